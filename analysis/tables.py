@@ -10,7 +10,7 @@ from itertools import compress
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.language import translated
 
-from .printed import say
+from .printed import say, where
 
 DASH = "–"
 """What a missing value looks like."""
@@ -216,7 +216,7 @@ def show(cell: Cell, kind: str, language: str) -> str:
     """Return a cell as a reader sees it."""
     value = cell.value
     if isinstance(value, str):
-        return translated(value, language) or DASH
+        return where(translated(value, language)) or DASH
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):

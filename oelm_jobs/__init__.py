@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .agent.states import Checkpoints as Checkpoints
     from .agent.states import State as State
+    from .bundling import is_bundle as is_bundle
+    from .bundling import reproduce as reproduce
     from .checks.finding import Finding as Finding
     from .frames import data_frame as data_frame
     from .outcome import Outcome as Outcome
@@ -59,7 +61,9 @@ _HOME = {
     "Target": "spec.target",
     "View": "runs.observe",
     "data_frame": "frames",
+    "is_bundle": "bundling",
     "report_on": "reporting",
+    "reproduce": "bundling",
 }
 """Module of each exported name."""
 

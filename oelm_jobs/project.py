@@ -26,6 +26,7 @@ from .stored_run import StoredRun
 
 if TYPE_CHECKING:
     from .agent.record_types import Left
+    from .bundling import Made
     from .checks.finding import Finding
     from .confirming import Confirmation
     from .outcome import Outcome
@@ -655,6 +656,23 @@ class Project(AbstractContextManager["Project"]):
         return report_on(
             self.folder, study, only=only, folders=folders, mapping=mapping, columns=columns, goals=goals,
             output=output, target_loss=target_loss, warn=self.say,
+        )  # fmt: skip
+
+    def bundle(
+        self,
+        path: Path | str,
+        study: Study | str | None = None,
+        *,
+        anonymous: bool = False,
+        target_loss: float | None = None,
+        language: str = "en",
+    ) -> Made:
+        """Pack all that a study's verdicts rest on; see ``bundling.make``."""
+        from .bundling import make
+
+        return make(
+            self.folder, study, Path(path), is_anonymous=anonymous, target_loss=target_loss, language=language,
+            warn=self.say,
         )  # fmt: skip
 
     def lock(self, study: Study | str | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from . import ledger
 from .agent.sentences import Sentence, _
 from .agent.states import State
-from .analysis import power
+from .analysis import power, printed
 from .analysis.audit import choice, locks
 from .analysis.audit.choice import Choice
 from .analysis.audit.locks import Locks
@@ -38,6 +39,16 @@ WITHOUT_END = (State.QUEUED, State.UNKNOWN)
 """States of a run by its files where these tell neither an end nor that it is at work."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bundled:
+    """How the report in a bundle was made."""
+
+    made_at: float
+    """Unix seconds."""
+    origin: Path
+    """Where its project was."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyReport:
     """A study's runs and their comparison, which is made when it is first asked for."""
@@ -62,6 +73,8 @@ class StudyReport:
     """What was chosen by tuning; None where nothing was."""
     made_at: float
     """Unix seconds."""
+    origin: Path | None = None
+    """Where the project was that these files were bundled in: paths are told as they were there."""
     _drawn: dict[object, Drawn] = field(default_factory=dict, init=False, repr=False)
     """Its figures by language and style."""
 
@@ -122,7 +135,19 @@ class StudyReport:
         """
         style = style or self._own_style()
         figures = self._draw(language, style)[0] if form == "html" else ()
-        return writing.show(self.report, form, language, self.made_at, figures, width, style)
+        with self._told():
+            return writing.show(self.report, form, language, self.made_at, figures, width, style)
+
+    def verdict_files(self, language: str) -> dict[str, bytes]:
+        """Return those files of the report that a bundle holds, by their names."""
+        with self._told():
+            return writing.verdict_files(self.report, language, self.made_at)
+
+    def _told(self) -> AbstractContextManager[None]:
+        """Tell paths as they were where the files come from."""
+        if self.origin is None or self.project is None:
+            return nullcontext()
+        return printed.moved(str(self.project), str(self.origin))
 
     def show_power(self, form: str = "text", *, language: str = "en", width: int | None = None) -> str:
         """Return how many seeds each hypothesis needs; ``width`` as for ``show``."""
@@ -145,7 +170,8 @@ class StudyReport:
             raise UsageError(_("this report has no folder for its files"), hint=_("give --output DIR"))
         style = style or self._own_style()
         figures, remarks = self._draw(language, style) if plot else ([], [])
-        files = writing.write(
+        with self._told():
+            files = writing.write(
             self.report, self.folder, figures,
             summary=self.summary, made_at=self.made_at, language=language, style=style, refresh_s=refresh_s,
         )  # fmt: skip
@@ -173,6 +199,7 @@ def report_on(
     output: Path | str | None = None,
     target_loss: float | None = None,
     warn: Callable[[str], None] = lambda message: None,
+    bundled: Bundled | None = None,
 ) -> StudyReport:
     """Read a study's runs.
 
@@ -189,6 +216,7 @@ def report_on(
         output: Where the files go; else the study's folder in ``experiments``, or nowhere for a selection.
         target_loss: Count steps, tokens and GPU-hours to this validation loss.
         warn: Is told which study files are invalid.
+        bundled: The project is a bundle's folder, and this says how its report was made.
 
     Raises:
         UsageError: There is no such study, group or folder.
@@ -210,9 +238,10 @@ def report_on(
     else:
         assert project is not None and asked is not None
         chosen = asked
-        runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints")
-        runs = _as_last_seen(project, asked, runs)
-        if not runs:
+        at = bundled.made_at if bundled is not None else None
+        runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints", at=at)
+        runs = _as_last_seen(project, asked, runs) if bundled is None else runs
+        if not runs and bundled is None:
             _say_of_others(project, asked, warn)
     locked = locks.load(project, asked) if project is not None and asked is not None else None
     known = choice.read(loading.choice_path(project, asked)) if project is not None and asked is not None else None
@@ -221,12 +250,13 @@ def report_on(
     folder, summary = Path(output) if output is not None else None, None
     if folder is not None:
         summary = folder / f"{chosen.name}_summary.json"
-    elif project is not None and asked is not None and not only and not is_named:
+    elif project is not None and asked is not None and not only and not is_named and bundled is None:
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
     return StudyReport(
         project=project, study=chosen, runs=runs, strangers=strangers, locks=locked, planned=asked,
         folders=() if columns else places, folder=folder, summary=summary, target_loss=target_loss,
-        choice=known, made_at=loading.now(),
+        choice=known, made_at=bundled.made_at if bundled is not None else loading.now(),
+        origin=bundled.origin if bundled is not None else None,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from tools import layers
 EXPORTED = {
     "Again", "Cancelled", "Checkpoints", "Cleaned", "Fetched", "Finding", "Forgotten", "Mode", "Outcome", "Plan",
     "PlannedRun", "Project", "Run", "Selection", "State", "StoredRun", "Study", "StudyReport", "Submitted", "Survey",
-    "Target", "View", "data_frame", "report_on",
+    "Target", "View", "data_frame", "is_bundle", "report_on", "reproduce",
 }  # fmt: skip
 
 

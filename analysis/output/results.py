@@ -19,7 +19,7 @@ from ..audit.choice import RULE
 from ..findings import UNFAIR, VOID, WARNING
 from ..judging.scales import RATIO, scale_of
 from ..judging.verdicts import Verdict
-from ..printed import date, say
+from ..printed import date, say, where
 from ..reading.loaded_run import LoadedRun, Point
 from ..report import Report
 from ..tables import records
@@ -230,5 +230,5 @@ def _clean(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, (str, int, float, bool)) or value is None:
-        return value
-    return str(value)
+        return where(value) if isinstance(value, str) else value
+    return where(str(value))

@@ -31,12 +31,8 @@ def write(
     Raises:
         UsageError: The folder can't be written.
     """
-    head = plain_text.head(report, language, made_at)
-    validation = [head, plain_text.audit(report, language), plain_text.verdicts(report, language)]
     texts = {
-        "comparison_table.txt": head + "\n\n" + plain_text.comparison(report, language) + "\n",
-        "hypothesis_validation.txt": "\n\n".join(validation) + "\n",
-        "analysis_results.json": show(report, "json", language, made_at),
+        **verdict_texts(report, language, made_at),
         "report.md": show(report, "markdown", language, made_at),
         "tables.tex": show(report, "latex", language, made_at),
         "report.html": page.as_html(report, language, made_at, figures, style=style, refresh_s=refresh_s),
@@ -50,6 +46,22 @@ def write(
     for path, content in files:
         put(path, content)
     return [path for path, _content in files]
+
+
+def verdict_texts(report: Report, language: str, made_at: float) -> dict[str, str]:
+    """Return the files that a bundle holds as well, and that its report repeats to the byte."""
+    head = plain_text.head(report, language, made_at)
+    validation = [head, plain_text.audit(report, language), plain_text.verdicts(report, language)]
+    return {
+        "comparison_table.txt": head + "\n\n" + plain_text.comparison(report, language) + "\n",
+        "hypothesis_validation.txt": "\n\n".join(validation) + "\n",
+        "analysis_results.json": show(report, "json", language, made_at),
+    }
+
+
+def verdict_files(report: Report, language: str, made_at: float) -> dict[str, bytes]:
+    """Return the same as bytes."""
+    return {name: _encoded(text) for name, text in verdict_texts(report, language, made_at).items()}
 
 
 def _encoded(content: str) -> bytes:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import visible
+from .. import __version__, visible
 from ..agent.sentences import _
-from ..errors import UsageError
+from ..errors import UsageError, few
 from ..language import chosen
 from . import complete
 from .common import command, narrate, open_project, put, terminal_width
@@ -79,6 +79,17 @@ WATCH_S = 10
 @click.option(
     "--lock", "locking", is_flag=True, help=_("Record the study's rules before training; later changes are reported.")
 )
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.tar.gz",
+    help=_("Pack all that the verdicts rest on; --from FILE.tar.gz checks it and reports on it anywhere."),
+)
+@click.option(
+    "--anonymous",
+    is_flag=True,
+    help=_("Take names of people, users, hosts and targets, paths and e-mails out of what --bundle packs."),
+)
 @click.option("--watch", is_flag=True, help=_("Renew the files, report.html above all, until every run has ended."))
 @click.option(
     "--style",
@@ -100,6 +111,8 @@ def main(
     target_loss: float | None,
     power: bool,
     locking: bool,
+    bundle: Path | None,
+    anonymous: bool,
     watch: bool,
     style: Path | None,
 ) -> None:
@@ -117,6 +130,21 @@ def main(
         raise UsageError(_("--columns is about folders"), hint=_("name them: --from DIR"))
     if locking:
         _lock(study, is_named=is_named)
+        return
+    if anonymous and bundle is None:
+        raise UsageError(_("--anonymous is about a bundle"), hint=_("give --bundle FILE.tar.gz"))
+    if bundle is not None:
+        if is_named or names:
+            raise UsageError(_("--bundle packs a whole study"), hint=_("name it: --study NAME"))
+        _bundle(study, bundle, is_anonymous=anonymous, target_loss=target_loss)
+        return
+    if any(map(_is_bundle, folders)):
+        if len(folders) > 1 or study or mapping or columns or goals or watch or power or target_loss is not None:
+            raise UsageError(
+                _("a bundle is reported on alone, and as it was made"),
+                hint=_("leave out the other options: --from FILE.tar.gz"),
+            )
+        _of_bundle(folders[0], names, form, plot=plot, style=style, output=output)
         return
 
     def read() -> StudyReport:
@@ -184,6 +212,44 @@ def _lock(study: str | None, *, is_named: bool) -> None:
         )
     path = open_project().lock(study)
     narrate(_("Locked: {path}. Commit it, so that its date can be trusted.", str(path)))
+
+
+def _is_bundle(place: Path) -> bool:
+    from .. import is_bundle
+
+    return is_bundle(place)
+
+
+def _bundle(study: str | None, path: Path, *, is_anonymous: bool, target_loss: float | None) -> None:
+    made = open_project().bundle(path, study, anonymous=is_anonymous, target_loss=target_loss, language=chosen())
+    for name, why in made.left_out.items():
+        narrate(_("left out: {name}: {why}", name, why))
+    for name, files in made.remaining.items():
+        narrate(_("{name!r} is still in {files}, as a part of other words: rename it there", name, few(files)))
+    if made.differs:
+        narrate(_("{files} come out otherwise from the bundle alone: fetch the runs first (oelm fetch)", made.differs))
+    narrate(_("{count} files in {path}", made.files, str(made.path)))
+    narrate(_("Publish its SHA-256 elsewhere, so that it can be told from another one:"))
+    put(f"{made.sha256}  {made.path.name}")
+
+
+def _of_bundle(
+    place: Path, names: tuple[str, ...], form: str, *, plot: bool, style: Path | None, output: Path | None
+) -> None:
+    from .. import reproduce
+
+    with reproduce(place, only=names, output=output) as found:
+        text = found.report.show(form, language=chosen(), style=style, width=terminal_width())
+        put(visible.text(text), nl=False)
+        if output is not None:
+            _write(found.report, plot=plot or form == "html", style=style)
+        if found.same:
+            narrate(_("Reproduced byte for byte: {files}", found.same))
+        if found.differs:
+            raise UsageError(
+                _("{path}: {files} in it say something else than its runs do", str(place), found.differs),
+                hint=_("they were made by another version ({version} here), or changed", __version__),
+            )
 
 
 def _watch(read: Callable[[], StudyReport], write: Callable[..., None]) -> None:

@@ -1,0 +1,189 @@
+"""Take names out of the files of a bundle: people, users, hosts, targets, places on disks, remotes of git, e-mails.
+
+The same name has the same stand-in everywhere, so that what is equal stays equal and what differs differs: a report on
+the files comes to the same verdicts. Hashes of files that are changed by it are replaced wherever they are named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .archive import files_in
+from .identities import COMMON, SHORTEST, Identities
+
+SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr", "var")
+"""First folders of places that are alike everywhere; those below /project, /root1 … are ours."""
+OURS = re.compile(r"/(?:project|root\d+|home/me|place\d+)(?:/|$)")
+_PLACE = re.compile(r"(?<![\w.$}{/:~<*\\-])(?:/[\w.+@%=,~-]+){2,}/?|~[a-z_][\w-]*/[\w./-]*")
+_MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_REMOTE = re.compile(r"\b(?:ssh://)?git@[\w.-]+[:/][\w./~-]+")
+_HASH = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+Rehash = Callable[[Path, Mapping[str, str]], Mapping[str, str]]
+"""Seals a file again whose content states its own hash: given the file and the hashes replaced so far, it returns those
+that it replaced.
+"""
+ROUNDS = 8
+"""So often hashes of files that name hashes of files are replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scrubbed:
+    """What became of the files."""
+
+    changed: tuple[str, ...]
+    """Those that hold stand-ins now."""
+    remaining: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names that stand in words of the study itself, which were left, with where they are."""
+
+
+def scrub(folder: Path, known: Identities, protected: Collection[str], seal: Rehash) -> Scrubbed:
+    """Replace names in all files of a folder, and in their names.
+
+    Args:
+        protected: Words of the study (groups, settings, metrics), which a verdict tells.
+        seal: For locks.
+    """
+    changes = _Changes(known, protected)
+    before = {}
+    changed: list[str] = []
+    for name in files_in(folder):
+        path = folder / name
+        content = path.read_bytes()
+        new_name = "/".join(changes.of(part) for part in name.split("/"))
+        try:
+            new = changes.of(content.decode("utf-8")).encode("utf-8")
+        except UnicodeDecodeError:
+            new = content
+            changes.look(name, content.decode("latin-1"))
+        if (new, new_name) == (content, name):
+            continue
+        changed.append(new_name)
+        before[new_name] = hashlib.sha256(content).hexdigest()
+        path.unlink()
+        moved = folder / new_name
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        moved.write_bytes(new)
+    for place in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        if not any(place.iterdir()):
+            place.rmdir()
+    _rehash(folder, before, seal)
+    for name in files_in(folder):
+        changes.look(name, (folder / name).read_bytes().decode("utf-8", "replace"))
+    return Scrubbed(changed=tuple(changed), remaining={one: tuple(at) for one, at in changes.remaining.items()})
+
+
+def _rehash(folder: Path, before: Mapping[str, str], seal: Rehash) -> None:
+    """Replace the hashes of changed files wherever they are named, and of those that change by that in turn."""
+    named = dict(before)
+    for _round in range(ROUNDS):
+        known: dict[str, str] = {}
+        for name in files_in(folder):
+            known |= seal(folder / name, known) if name.startswith("experiments/") else {}
+        for name, sha256 in named.items():
+            now = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            if now != sha256:
+                known[sha256] = named[name] = now
+        if not known:
+            return
+        for name in files_in(folder):
+            content = (folder / name).read_bytes()
+            new = _replaced(content, known)
+            if new != content:
+                named.setdefault(name, hashlib.sha256(content).hexdigest())
+                (folder / name).write_bytes(new)
+
+
+def _replaced(content: bytes, known: Mapping[str, str]) -> bytes:
+    return _HASH.sub(lambda found: known.get(found[0].decode(), found[0].decode()).encode(), content)
+
+
+class _Changes:
+    """What is replaced by what, the same everywhere."""
+
+    def __init__(self, known: Identities, protected: Collection[str]) -> None:
+        self._names = {name.casefold(): stand_in for name, stand_in in known.names.items()}
+        places = {place: stand_in for place, stand_in in known.places.items() if len(place) > 1}
+        self._places = dict(sorted(places.items(), key=lambda one: -len(one[0])))
+        spelled = {spelling for name in known.names for spelling in (name, json.dumps(name)[1:-1])}
+        self._names |= {json.dumps(name)[1:-1].casefold(): stand_in for name, stand_in in known.names.items()}
+        self._protected = {word for word in protected if len(word) >= SHORTEST}
+        self._name = _any_of(spelled)
+        self._keep = _any_of(self._protected)
+        self._known_place = _any_of(self._places, is_place=True)
+        self._elsewhere: dict[str, str] = {}
+        self._mails: dict[str, str] = {}
+        self.remaining: dict[str, dict[str, None]] = {}
+
+    def of(self, text: str) -> str:
+        """Return text without names."""
+        if self._known_place is not None:
+            text = self._known_place.sub(lambda found: self._places[found[0]], text)
+        text = _REMOTE.sub("remote", text)
+        text = _MAIL.sub(
+            lambda found: self._mails.setdefault(found[0], f"mail{len(self._mails) + 1}@example.org"), text
+        )
+        text = _PLACE.sub(self._place, text)
+        if self._name is None:
+            return text
+        if self._keep is None:
+            return self._name.sub(self._stand_in, text)
+        parts, at = [], 0
+        for kept in self._keep.finditer(text):
+            parts += [self._name.sub(self._stand_in, text[at : kept.start()]), kept[0]]
+            at = kept.end()
+        return "".join([*parts, self._name.sub(self._stand_in, text[at:])])
+
+    def _stand_in(self, found: re.Match[str]) -> str:
+        return self._names[found[0].casefold()]
+
+    def _place(self, found: re.Match[str]) -> str:
+        place = found[0]
+        if OURS.match(place) or place.split("/")[1] in SYSTEM:
+            return place
+        folder, _slash, last = place.rstrip("/").rpartition("/")
+        stand_in = self._elsewhere.setdefault(folder, f"/place{len(self._elsewhere) + 1}")
+        return f"{stand_in}/{last}" + ("/" if place.endswith("/") else "")
+
+    def look(self, name: str, text: str) -> None:
+        """Remember which names a file still holds, also within other words."""
+        small = text.casefold() + "\n" + name.casefold()
+        for one in self._names:
+            if len(one) > SHORTEST and one in small and one not in COMMON:
+                self.remaining.setdefault(one, {})[name] = None
+
+
+def _any_of(words: Collection[str], *, is_place: bool = False) -> re.Pattern[str] | None:
+    """Return what finds any of some words, the longest first; letters and digits beside one make it another word."""
+    if not words:
+        return None
+    found = "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
+    if is_place:
+        return re.compile(rf"(?:{found})(?![A-Za-z0-9_-])")
+    return re.compile(rf"(?<![A-Za-z0-9])(?:{found})(?![A-Za-z0-9])", re.IGNORECASE)
+
+
+def resealed(content: Any, known: Mapping[str, str], hash_of: Callable[[Any], str]) -> dict[str, str]:
+    """Seal a lock again whose names were replaced; return the hashes that changed.
+
+    Args:
+        content: The object of its file, which is changed.
+        known: Hashes that were replaced before, by the old ones.
+        hash_of: Returns the hash of plain data, as a lock states it.
+    """
+    found: dict[str, str] = {}
+    if content.get("before") in known:
+        content["before"] = known[content["before"]]
+    now = hash_of(content["plan"])
+    if now != content["plan_sha256"]:
+        found[content["plan_sha256"]] = content["plan_sha256"] = now
+    if "sha256" in content:
+        sealed = hash_of({key: value for key, value in content.items() if key != "sha256"})
+        if sealed != content["sha256"]:
+            found[content["sha256"]] = content["sha256"] = sealed
+    return found

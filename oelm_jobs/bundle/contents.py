@@ -1,0 +1,192 @@
+"""Collect what a study's verdicts rest on: its file, lock and ledger, the records and metrics of its runs, what its
+data are, and the code that ran.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import ledger
+from ..agent import rundir, snapshots
+from ..agent.run import work
+from ..agent.sentences import _
+from ..code import credentials
+from ..folders import study_files
+from ..programs import description
+from ..spec.study import Study
+from .archive import why_not
+
+CHECKPOINTS = Path("models", "checkpoints")
+ARCHIVE = ".archive"
+"""Folder beside run directories of those that were started over or forgotten."""
+SMALL_BYTES = 1 << 20
+"""A file that nobody declares is a record, and comes along, where it is no larger."""
+LARGE_BYTES = 256 << 20
+"""No single file is larger."""
+RECORDS = (rundir.RESULT, rundir.METRICS, rundir.HEARTBEAT, rundir.TREATMENT)
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".toml")
+NOT_CONTROL = (rundir.FETCHED, "cancel.json", "waiting.json")
+"""Control files that say nothing of a result."""
+MANIFEST = "manifest.json"
+"""What says what the data in a folder are."""
+
+
+@dataclass(kw_only=True)
+class Contents:
+    """A folder that becomes a bundle, and what is left out of it."""
+
+    folder: Path
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why, by name."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Add a file, unless it holds credentials; the first of a name stays."""
+        why = why_not(name) or credentials.why_by_name(name) or credentials.why_by_content(content)
+        path = self.folder / name
+        if why:
+            self.left_out[name] = why
+        elif not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def copy(self, path: Path, name: str) -> None:
+        """Add a file as it is on the disk; links and what can't be read are left out."""
+        try:
+            if path.is_symlink() or not path.is_file():
+                return
+            if path.stat().st_size > LARGE_BYTES:
+                self.left_out[name] = _("is larger than {size} MB", LARGE_BYTES >> 20)
+                return
+            self.put(name, path.read_bytes())
+        except OSError as error:
+            self.left_out[name] = error.strerror or str(error)
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+
+def collect(
+    project: Path, study: Study, run_dirs: Sequence[Path], strangers: Iterable[Mapping[str, Any]], into: Contents
+) -> None:
+    """Put all of a study into a folder, each file where it lies in the project.
+
+    Args:
+        run_dirs: The folders of its runs that are here.
+        strangers: What the records of other studies' runs beside them say: name, study, group, seed, tag, folder.
+            These runs are named by a report, so their names are told, and no more.
+    """
+    into.copy(study.path, f"jobs/{study.path.name}")
+    for path in _named_studies(project, study):
+        into.copy(path, f"jobs/{path.name}")
+    _experiments(project, study, into)
+    places = [project / CHECKPOINTS, project / CHECKPOINTS / study.name]
+    own = dict.fromkeys(path for path in run_dirs if path.is_dir() and path.is_relative_to(project / CHECKPOINTS))
+    for place in places:
+        own |= dict.fromkeys(sorted(place.glob(f"{rundir.TRAIN_PREFIX}{rundir.SPEED_TRIAL}*")))
+        own |= dict.fromkeys(path for path in sorted(place.glob(f"{ARCHIVE}/*")) if _study_of(path) == study.name)
+    for run_dir in own:
+        for path in _records(run_dir):
+            into.copy(path, path.relative_to(project).as_posix())
+    for known in strangers:
+        name = Path(str(known["path"]), rundir.CONTROL, rundir.RUN).relative_to(project).as_posix()
+        said = {key: known[key] for key in ("run", "study", "group", "seed", "tag")}
+        into.put(name, json.dumps(said).encode())
+    _data(project, study, into)
+    _code(project, [*own], into)
+
+
+def _named_studies(project: Path, study: Study) -> Iterator[Path]:
+    """Yield the files of other studies that a study's file names, as what it goes on from."""
+    text = study.path.read_text(encoding="utf-8", errors="replace")
+    for path in study_files(project):
+        if path != study.path and re.search(rf"[\"']{re.escape(path.stem)}[/\"']", text):
+            yield path
+
+
+def _experiments(project: Path, study: Study, into: Contents) -> None:
+    """Add what lies in the study's folder of experiments, but the report, which can be made again."""
+    top = project / "experiments"
+    for place, folders, names in os.walk(top / study.name):
+        folders[:] = sorted(name for name in folders if name != "analysis")
+        for name in sorted(names):
+            path = Path(place, name)
+            if not name.endswith("_summary.json"):
+                into.copy(path, path.relative_to(project).as_posix())
+    named = sorted(path for path in top.glob(f"{study.name}_*") if not path.name.endswith("_summary.json"))
+    for path in (ledger.lock_path(project, study), top / "speed_trial.json", *named):
+        into.copy(path, path.relative_to(project).as_posix())
+
+
+def _study_of(run_dir: Path) -> str:
+    return str(_json(rundir.control(run_dir, rundir.RUN)).get("study", ""))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _records(run_dir: Path) -> Iterator[Path]:
+    """Yield the records of a run and the files of its metrics; no weights, no code, no data."""
+    run = _json(rundir.control(run_dir, rundir.RUN))
+    program = run.get("program") if isinstance(run.get("program"), dict) else None
+    metrics = (program or {}).get("metrics")
+    patterns = metrics.get("files", []) if isinstance(metrics, dict) else []
+    for path in sorted(run_dir.iterdir()):
+        is_record = path.name in RECORDS or (program is not None and path.name == rundir.LOG)
+        if is_record or (path.name.endswith(SUFFIXES) and path.is_file() and path.stat().st_size <= SMALL_BYTES):
+            yield path
+    control = run_dir / rundir.CONTROL
+    for path in sorted(control.iterdir()) if control.is_dir() else ():
+        if path.name.endswith(SUFFIXES) and path.name not in NOT_CONTROL:
+            yield path
+    for pattern in patterns:
+        yield from sorted(work.named(run_dir, str(pattern)))
+
+
+def _data(project: Path, study: Study, into: Contents) -> None:
+    """Add the manifests that say of a study's data what they are."""
+    for path in description.of(study).data(study).values():
+        there = Path(path) if Path(path).is_absolute() else project / path
+        folder = there if there.is_dir() else there.parent
+        inner = folder.relative_to(project).as_posix() if folder.is_relative_to(project) else f"data/{folder.name}"
+        top = "" if inner.startswith("data/") else "data/"
+        into.copy(folder / MANIFEST, f"{top}{inner}/{MANIFEST}")
+
+
+def _code(project: Path, run_dirs: Sequence[Path], into: Contents) -> None:
+    """Add the code that runs used, each snapshot once: as it was sent, where this machine has it, or else those of its
+    files that the project still has.
+    """
+    found: dict[str, str] = {}
+    for run_dir in run_dirs:
+        run = _json(rundir.control(run_dir, rundir.RUN))
+        if run.get("snapshot"):
+            found.setdefault(str(run["snapshot"]), str(run.get("train_code", "")))
+    for name in found:
+        if re.fullmatch(r"[0-9a-f]{8,64}", name) is None:
+            continue
+        tree = project / rundir.CONTROL / snapshots.FOLDER / name
+        if not tree.is_dir():
+            into.left_out[f"code/{name}"] = _("is on targets alone")
+            continue
+        listed = {}
+        for place, folders, names in os.walk(tree):
+            folders[:] = sorted(folder for folder in folders if folder != "__pycache__")
+            for file in sorted(names):
+                path = Path(place, file)
+                inner = path.relative_to(tree).as_posix()
+                into.copy(path, f"code/{name}/{inner}")
+                if f"code/{name}/{inner}" in into:
+                    listed[inner] = hashlib.sha256(path.read_bytes()).hexdigest()
+        into.put(f"code/{name}.json", (json.dumps({"snapshot": name, "files": listed}, indent=1) + "\n").encode())

@@ -1,0 +1,257 @@
+"""Bundle a study with all that its verdicts rest on, and report on a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import ledger
+from .agent import schema
+from .agent.sentences import _
+from .analysis.audit import lock
+from .analysis.audit.plan import hash_of
+from .bundle import anonymous, archive, contents, identities
+from .bundle.archive import ABOUT, REPORT
+from .errors import OelmError, UsageError
+from .language import LANGUAGES
+from .reporting import Bundled, StudyReport, report_on
+from .spec.study import Study
+
+VERSION = 1
+HIDDEN = Path("/project")
+"""Where the project was that an anonymous bundle is made of."""
+BOUND = Path("bundle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A bundle that was written."""
+
+    path: Path
+    sha256: str
+    """To be published: it tells this bundle from any other."""
+    files: int
+    left_out: Mapping[str, str]
+    """Why, by name."""
+    differs: tuple[str, ...]
+    """Files of the report that the project's own report has otherwise: runs are on targets alone, say."""
+    remaining: Mapping[str, tuple[str, ...]]
+    """Of an anonymous one: names that are left in words of the study, with the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduced:
+    """The report on a bundle's files."""
+
+    report: StudyReport
+    same: tuple[str, ...]
+    """Files that are, byte for byte, those which the bundle holds."""
+    differs: tuple[str, ...]
+    """Those that aren't."""
+
+
+def make(
+    project: Path,
+    study: Study | str | None,
+    path: Path,
+    *,
+    is_anonymous: bool = False,
+    target_loss: float | None = None,
+    language: str = "en",
+    warn: Callable[[str], None] = lambda message: None,
+) -> Made:
+    """Write a bundle of a study as it is now. Equal files and the same time (SOURCE_DATE_EPOCH) make equal bytes.
+
+    Raises:
+        UsageError: There is no such study, it has no runs here, or nobody would know the file for a bundle.
+        LocalError: The bundle can't be written.
+    """
+    if not path.name.endswith(archive.SUFFIXES):
+        suffixes = list(archive.SUFFIXES)
+        raise UsageError(_("--bundle {path}: the name of a bundle ends in {suffixes}", str(path), suffixes))
+    own = report_on(project, study, target_loss=target_loss, warn=warn)
+    if not own.runs:
+        raise UsageError(_("study {study} has no runs that could be bundled", own.study.name))
+    with tempfile.TemporaryDirectory(prefix="oelm-bundle-") as temporary:
+        folder = Path(temporary).resolve() / BOUND
+        into = contents.Contents(folder=folder)
+        folder.mkdir()
+        strangers = [
+            {
+                "run": run.name,
+                "study": run.study,
+                "group": run.group,
+                "seed": run.seed,
+                "tag": run.tag,
+                "path": run.path,
+            }
+            for run in own.strangers
+        ]
+        contents.collect(project, own.study, [run.path for run in own.runs], strangers, into)
+        origin, file, remaining = project, f"jobs/{own.study.path.name}", {}
+        if is_anonymous:
+            whole = _whole_locks(folder)
+            known = identities.collect(project, folder)
+            done = anonymous.scrub(folder, known, _words(own) | known.keys, lambda at, hashes: _seal(at, hashes, whole))
+            origin, remaining = HIDDEN, dict(done.remaining)
+            into.left_out = {}
+        bundled = Bundled(made_at=own.made_at, origin=origin)
+        staged = report_on(folder, str(folder / file), target_loss=target_loss, bundled=bundled, warn=warn)
+        said = staged.verdict_files(language)
+        for name, content in said.items():
+            into.put(f"{REPORT}/{name}", content)
+        about = {
+            "version": VERSION, "study": own.study.name, "study_file": file,
+            "made_at": own.made_at, "language": language, "project": str(origin), "target_loss": target_loss,
+            "anonymous": is_anonymous, "toolkit": _version(), "left_out": into.left_out,
+        }  # fmt: skip
+        into.put(ABOUT, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+        count = len(archive.files_in(folder)) + 1
+        sha256 = archive.write(folder, path)
+    before = own.verdict_files(language)
+    differs = tuple(name for name in said if said[name] != before[name]) if not is_anonymous else ()
+    return Made(
+        path=path, sha256=sha256, files=count, left_out=into.left_out, differs=differs, remaining=remaining
+    )  # fmt: skip
+
+
+def is_bundle(place: Path | str) -> bool:
+    """Tell whether a path is that of a bundle, or of the folder that one was unpacked into."""
+    return archive.is_one(Path(place))
+
+
+@contextlib.contextmanager
+def reproduce(place: Path | str, *, only: Sequence[str] = (), output: Path | None = None) -> Iterator[Reproduced]:
+    """Check a bundle, and yield the report on its files beside what it holds itself; nothing in it is executed.
+
+    Args:
+        place: The archive, or the folder that it was unpacked into.
+        only: Names of groups or runs.
+        output: Where the report's files go, if they are wanted.
+
+    Raises:
+        UsageError: It isn't what its manifest says; nothing of it was used.
+    """
+    place = Path(place)
+    with archive.opened(place) as folder:
+        about = _about(place, folder)
+        bundled = Bundled(made_at=about["made_at"], origin=Path(about["project"]))
+        study = str(folder / about["study_file"])
+        try:
+            whole = report_on(folder, study, target_loss=about["target_loss"], bundled=bundled)
+            made = whole.verdict_files(about["language"])
+        except OelmError as error:
+            raise archive.refused(place, str(error).replace(str(folder), about["project"])) from error
+        same = tuple(name for name, content in made.items() if _content(folder / REPORT / name) == content)
+        chosen = whole
+        if only or output is not None:
+            chosen = report_on(
+                folder, study, only=only, output=output, target_loss=about["target_loss"], bundled=bundled
+            )
+        yield Reproduced(report=chosen, same=same, differs=tuple(name for name in made if name not in same))
+
+
+def _about(place: Path, folder: Path) -> dict[str, Any]:
+    """Return what a bundle says of itself.
+
+    Raises:
+        UsageError: It is of another kind or version.
+    """
+    try:
+        about = schema.loads((folder / ABOUT).read_bytes())
+    except (schema.Misfit, OSError) as error:
+        raise archive.refused(place, _("{name} is not understood", ABOUT)) from error
+    kinds: dict[str, Any] = {"study": str, "study_file": str, "made_at": (int, float), "language": str, "project": str,
+             "target_loss": (int, float, type(None))}  # fmt: skip
+    is_right = isinstance(about, dict) and all(isinstance(about.get(key, 0), kind) for key, kind in kinds.items())
+    if not is_right or about["language"] not in LANGUAGES or not _is_study(about["study_file"]):
+        raise archive.refused(place, _("{name} is not understood", ABOUT))
+    if about.get("version") != VERSION:
+        raise UsageError(
+            _(
+                "{path}: a bundle of version {version} is unknown; valid: {valid}",
+                str(place),
+                about.get("version"),
+                VERSION,
+            ),
+            hint=_("use the release that wrote it"),
+        )
+    found: dict[str, Any] = about
+    return found
+
+
+def _is_study(name: str) -> bool:
+    return not archive.why_not(name) and name.startswith("jobs/") and name.endswith(".toml")
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def _words(report: StudyReport) -> set[str]:
+    """Return the words of a study that its verdicts tell: they stay, whoever is called so."""
+    study = report.study
+    values = [value for group in study.groups.values() for value in group.values.values() if isinstance(value, str)]
+    values += [value for value in study.settings.values() if isinstance(value, str) and "/" not in value]
+    swept = [str(value) for p in (study.sweep.parameters.values() if study.sweep else ()) for value in p.values]
+    metrics = {name for run in report.runs for name in run.series}
+    return {study.name, *study.groups, *study.settings, *study.factors, *values, *swept, *metrics,
+            *(run.name for run in report.runs), *(run.tag for run in report.runs)}  # fmt: skip
+
+
+# Locks ----------------------------------------------------------------------------------------------------------------
+
+
+def _locks_in(path: Path) -> Iterator[tuple[int, Any, Any]]:
+    """Yield number, object and lock of each line of a ledger, or the one of a lock file."""
+    is_ledger = path.name == ledger.NAME
+    if not is_ledger and path.suffix != ".json":
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, part in enumerate(text.splitlines() if is_ledger else [text]):
+        with contextlib.suppress(ValueError, RecursionError):
+            content = json.loads(part)
+            found = content.get("lock") if is_ledger and isinstance(content, dict) else content
+            if isinstance(found, dict) and isinstance(found.get("plan"), dict) and "plan_sha256" in found:
+                yield number, content, found
+
+
+def _whole_locks(folder: Path) -> set[tuple[str, int]]:
+    """Return which locks are what their hashes say: no other one is sealed again."""
+    found = set()
+    for path in sorted((folder / "experiments").rglob("*")):
+        if path.is_file():
+            found |= {(path.name, number) for number, _content, one in _locks_in(path) if lock.is_whole(one)}
+    return found
+
+
+def _seal(path: Path, known: Mapping[str, str], whole: set[tuple[str, int]]) -> dict[str, str]:
+    """Seal the locks of a file whose names were replaced; return the hashes that changed."""
+    found: dict[str, str] = {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.name == ledger.NAME else []
+    for number, content, one in _locks_in(path):
+        if (path.name, number) not in whole:
+            continue
+        changed = anonymous.resealed(one, {**known, **found}, hash_of)
+        if changed and lines:
+            lines[number] = json.dumps(content, ensure_ascii=False)
+        elif changed:
+            path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        found |= changed
+    if found and lines:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return found

@@ -1,0 +1,163 @@
+"""A study's bundle repeats its verdicts, tells nobody's name where it shall not, and holds no credentials."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from oelm_jobs import bundling, ledger
+from oelm_jobs.bundle import archive
+from oelm_jobs.cli.report import main as report
+from oelm_jobs.errors import UsageError
+from oelm_jobs.project import Project
+from tests.analysis.synthetic import make_run, record
+from tests.analysis.test_command import STUDY
+
+PERSON, MAIL, USER, HOST, TARGET = "Zoe Quandt", "zq@quandt-lab.org", "zquandt", "quandtbox", "quandts"
+NAMES = (PERSON, "Quandt", MAIL, USER, HOST, TARGET)
+HOME = f"/home/{USER}/oelm"
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(folder), "-c", f"user.name={PERSON}", "-c", f"user.email={MAIL}", *arguments],
+                   check=True, capture_output=True)  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with runs of two groups and two seeds, locked before, one run forgotten: somebody's name stands in each
+    kind of record.
+    """
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    folder = tmp_path / "project"
+    checkpoints = folder / "models" / "checkpoints" / "s"
+    (folder / "jobs").mkdir(parents=True)
+    (folder / "jobs" / "s.toml").write_text(f"# Made by {PERSON} <{MAIL}> in {HOME}/jobs\n" + STUDY)
+    (folder / "jobs" / "targets.toml").write_text(
+        f'[{TARGET}]\nkind = "ssh"\nhost = "{HOST}.example.org"\nuser = "{USER}"\nroot = "{HOME}"\n'
+    )
+    for group, losses in {"gpt_base": (3.9, 3.91), "oelm_no_freeze": (3.85, 3.86), "oelm_freeze": (3.95, 3.97)}.items():
+        for seed, loss in enumerate(losses, start=42):
+            place = make_run(checkpoints, group, seed, final_loss=loss, study_name="s", hardware={"host": HOST})
+            more = {"target": TARGET, "project": HOME, "run_dir": f"{HOME}/models/checkpoints/s/{place.name}",
+                    "diff": f"+# {PERSON}", "command": ["python", f"{HOME}/x.py"]}  # fmt: skip
+            for name in (".oelm/run.json", "experiment_result.json"):
+                record(place, name, json.loads((place / name).read_text()) | more)
+            attempt = {"number": 1, "host": HOST, "token": "t", "started_at": 1.7e9, "devices": ["cuda:0"]}
+            record(place, ".oelm/start.json", attempt)
+            record(place, ".oelm/end.json", {"state": "DONE", "reason": f"ended for {USER}", "attempts": [attempt]})
+            record(place, ".oelm/fetched.json", {"host": HOST})
+            (place / "checkpoint_400.pt").write_bytes(b"weights")
+    code = folder / ".oelm" / "snapshots" / "0123456789abcdef"
+    (code / "train").mkdir(parents=True)
+    (code / "train" / "loop.py").write_text(f"# {PERSON}, {HOME}\nprint('ok')\n")
+    (code / "key.pem").write_text("x")
+    ledger.append(folder, "s", [ledger.Entry(
+        time=1.7e9, study="s", run="gpt_base-s44", group="gpt_base", seed=44, tag="", fingerprint="", token="t",
+        target=TARGET, run_dir=f"{HOME}/models/checkpoints/s/exp_gpt_base-s44", state="DONE", reason="", metric="loss",
+        value=3.0, step=400, gpu_hours=1.0, why=f"{PERSON} wanted it", files="none",
+    )])  # fmt: skip
+    Project(folder, say=lambda text: None).lock("s")
+    git(folder, "init", "-q")
+    git(folder, "add", "jobs")
+    git(folder, "commit", "-q", "-m", "x")
+    git(folder, "remote", "add", "origin", f"git@github.com:{USER}/secret-project.git")
+    return folder
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as packed:
+        found = {info.name: packed.extractfile(info) for info in packed}
+        return {name: file.read() for name, file in found.items() if file is not None}
+
+
+@pytest.mark.slow
+def test_a_bundle_repeats_the_projects_own_verdicts_byte_for_byte(project: Path, tmp_path: Path) -> None:
+    own = Project(project, say=lambda text: None).report("s")
+    own.write()
+    made = bundling.make(project, "s", tmp_path / "b.tar.gz")
+    assert made.differs == () and bundling.make(project, "s", tmp_path / "c.tar.gz").sha256 == made.sha256
+    packed = contents(made.path)
+    for name in ("hypothesis_validation.txt", "analysis_results.json", "comparison_table.txt"):
+        assert packed[f"report/{name}"] == (project / "experiments" / "s" / "analysis" / name).read_bytes()
+    (project / "models").rename(tmp_path / "gone")
+    with bundling.reproduce(made.path, output=tmp_path / "out") as found:
+        assert found.differs == () and len(found.same) == 3
+        found.report.write()
+    assert (tmp_path / "out" / "hypothesis_validation.txt").read_bytes() == packed["report/hypothesis_validation.txt"]
+    assert b"was forgotten" in packed["report/hypothesis_validation.txt"]
+    assert b"The rules were locked" in packed["report/hypothesis_validation.txt"]
+    assert not any(name.endswith((".pt", "fetched.json", "key.pem")) for name in packed)
+    assert "code/0123456789abcdef/train/loop.py" in packed
+    assert "holds" in made.left_out["code/0123456789abcdef/key.pem"] or "key" in str(made.left_out)
+
+
+@pytest.mark.slow
+def test_an_anonymous_bundle_names_nobody_and_comes_to_the_same_verdicts(project: Path, tmp_path: Path) -> None:
+    plain = contents(bundling.make(project, "s", tmp_path / "b.tar.gz").path)
+    assert all(any(name.encode() in content for content in plain.values()) for name in NAMES)
+    made = bundling.make(project, "s", tmp_path / "a.tar.gz", is_anonymous=True)
+    hidden = contents(made.path)
+    for name in (*NAMES, HOME, str(project), "secret-project"):
+        assert [at for at, content in hidden.items() if name.lower().encode() in content.lower()] == [], name
+    tables = [each["report/comparison_table.txt"].partition(b"\nEvery run")[0] for each in (hidden, plain)]
+    assert tables[0] == tables[1]  # the other one has the reasons, which somebody's name stands in
+    said = [each["report/hypothesis_validation.txt"].partition(b"\nVerdicts\n")[2] for each in (hidden, plain)]
+    assert said[0] == said[1] and b"H2" in said[0]
+    verdicts = [json.loads(each["report/analysis_results.json"])["verdicts"] for each in (hidden, plain)]
+    assert verdicts[0] == verdicts[1]
+    assert hidden.keys() == plain.keys() and made.remaining == {}
+    with bundling.reproduce(made.path) as found:
+        assert found.differs == () and found.report.locks is not None
+    hosts = {json.loads(content)["outcome"]["hardware"]["host"] for name, content in hidden.items()
+             if name.endswith("experiment_result.json")}  # fmt: skip
+    assert len(hosts) == 1 and next(iter(hosts)).startswith("host")
+
+
+@pytest.mark.slow
+def test_who_shares_a_word_of_the_study_is_named_to_whoever_packs_it(project: Path, tmp_path: Path) -> None:
+    for path in (project / "models" / "checkpoints" / "s").glob("*/*.json"):
+        path.write_text(path.read_text().replace(USER, "freeze"))
+    for path in (project / "models" / "checkpoints" / "s").glob("*/.oelm/*.json"):
+        path.write_text(path.read_text().replace(USER, "freeze"))
+    made = bundling.make(project, "s", tmp_path / "a.tar.gz", is_anonymous=True)
+    assert "jobs/s.toml" in made.remaining["freeze"]
+    with bundling.reproduce(made.path) as found:
+        assert found.differs == ()
+
+
+@pytest.mark.slow
+def test_a_bundle_whose_runs_say_something_else_than_its_report_is_told(project: Path, tmp_path: Path) -> None:
+    made = bundling.make(project, "s", tmp_path / "b.tar.gz")
+    with archive.opened(made.path) as folder:
+        metrics = folder / "models/checkpoints/s/exp_oelm_freeze/experiment_result.json"
+        metrics.write_text(metrics.read_text().replace('"val_loss": 3.9', '"val_loss": 2.9'))
+        (folder / "MANIFEST.json").unlink(missing_ok=True)
+        archive.write(folder, tmp_path / "forged.tar.gz")
+    done = CliRunner().invoke(report, ["--from", str(tmp_path / "forged.tar.gz")], standalone_mode=False)
+    assert isinstance(done.exception, UsageError) and "hypothesis_validation.txt" in str(done.exception)
+
+
+@pytest.mark.slow
+def test_the_commands_pack_and_reproduce(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    for arguments, said in (
+        (["--bundle", "b.zip"], "ends in .tar.gz"), (["--anonymous"], "about a bundle"),
+        (["--bundle", "b.tar.gz", "gpt_base"], "whole study"), (["--from", "no.tar.gz"], "no.tar.gz"),
+    ):  # fmt: skip
+        done = CliRunner().invoke(report, arguments, standalone_mode=False)
+        assert isinstance(done.exception, UsageError) and said in str(done.exception)
+    done = CliRunner().invoke(report, ["--study", "s", "--bundle", "b.tar.gz"], standalone_mode=False)
+    assert done.exception is None and done.stdout.endswith("  b.tar.gz\n"), done.output
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(report, ["--from", "project/b.tar.gz", "gpt_base"], standalone_mode=False)
+    assert done.exception is None and "Reproduced byte for byte" in done.stderr and "Group C" not in done.stdout
+    done = CliRunner().invoke(report, ["--from", "project/b.tar.gz", "--power"], standalone_mode=False)
+    assert "reported on alone" in str(done.exception)

@@ -1,0 +1,1 @@
+from analysis.printed import *
