@@ -201,6 +201,8 @@ class Project(AbstractContextManager["Project"]):
         from .checks import preflight
         from .connections import connect, unreached
         from .runs.locations import where_they_lie
+        from .study import lineage
+        from .study.files import load_study
         from .study.plan import Mode, make_plan
         from .study.resolve import asked
 
@@ -209,10 +211,13 @@ class Project(AbstractContextManager["Project"]):
         # Before a target is asked.
         changed = asked(chosen, groups=groups, blocks=blocks, seeds=numbers, tag=tag, overrides=settings)
 
+        others = lineage.others(self.folder, changed, load_study)
+        submitted = {(run.study, run.name): run.fingerprint for run in self.runs()} if others else {}
+
         def resolved(there: Target, data_hash: DataHash = "") -> Plan:
             return make_plan(
                 self.folder, chosen, there, groups=groups, blocks=blocks, seeds=numbers, tag=tag, overrides=settings,
-                mode=how, stop_on_failure=stop_on_failure, data_hash=data_hash,
+                mode=how, stop_on_failure=stop_on_failure, data_hash=data_hash, others=others, known_runs=submitted,
             )  # fmt: skip
 
         if offline:

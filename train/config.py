@@ -87,6 +87,12 @@ class TrainConfig:
     beta2: float = _option(0.95, "scientific", "AdamW's decay of the second moment")
     seed: int = _option(42, "scientific", "decides initial weights, data order and dropout")
     data_seed: Optional[int] = _option(None, "scientific", "decides the data order in place of seed", type=int)
+    init_from: Optional[str] = _option(
+        None,
+        "scientific",
+        "weights to begin with: a checkpoint's path; in a study a run whose weights they are, as in gpt_base:best",
+        type=str,
+    )
     val_interval: int = _option(1_000, "scientific", "steps between validations; the last step always validates")
     val_batches: int = _option(100, "scientific", "global batches per validation; the last one uses the whole file")
     use_amp: bool = _option(True, "scientific", "bf16 (or fp16 with scaling) on GPUs; CPUs compute in fp32 either way")
@@ -124,7 +130,7 @@ class TrainConfig:
 
 FIELDS = {f.name: f for f in fields(TrainConfig)}
 
-LATER = ("freeze_q", "freeze_k", "freeze_layers", "freeze_from_step", "qk_norm", "position", "data_seed")
+LATER = ("freeze_q", "freeze_k", "freeze_layers", "freeze_from_step", "qk_norm", "position", "data_seed", "init_from")
 """Keys that came after results were published. At its default such a key is neither recorded nor hashed, so that runs
 from before it are still known as the same ones.
 """
@@ -137,7 +143,7 @@ _READING_ORDER = (
     "model_type", "freeze_qk", "freeze_q", "freeze_k", "freeze_ffn", "freeze_layers", "freeze_from_step", "qk_init",
     "qk_norm", "position", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "vocab_size", "dropout",
     "batch_size", "gradient_accumulation_steps", "max_steps", "warmup_steps", "max_lr", "min_lr", "weight_decay",
-    "grad_clip", "beta1", "beta2", "seed", "data_seed", "val_interval", "val_batches", "log_interval",
+    "grad_clip", "beta1", "beta2", "seed", "data_seed", "init_from", "val_interval", "val_batches", "log_interval",
     "save_interval", "keep_last", "keep_every", "use_amp", "compile", "deterministic", "num_workers", "data_path",
     "val_data_path", "out_dir", "resume", "use_tensorboard", "use_wandb", "wandb_project", "wandb_run_name",
 )
@@ -253,7 +259,7 @@ def from_flags(argv: Sequence[str]) -> TrainConfig:
         if word.startswith("--") and len(word) > 2:
             name, equals, value = word[2:].partition("=")
             name = name.replace("-", "_") if name == "help" else _known(name)
-            if name in keys_of_kind("path") and value.startswith("~/"):
+            if name in (*keys_of_kind("path"), "init_from") and value.startswith("~/"):
                 value = os.path.expanduser(value)  # no shell does behind an equals sign
             word = "--" + name + equals + value
         words.append(word)

@@ -256,6 +256,9 @@ class _Attempt:
         elif out_dir and self.world.is_main:
             self._set_aside(out_dir)
         if path is None:
+            if config.init_from:
+                state.begin_with(checkpoint.load_checkpoint(config.init_from), config.init_from, parts)
+                self.records.say(f"Weights: {config.init_from}")
             treatment = describe_treatment(parts.model, parts.optimizer, config)
             return state.Resumption(state.Progress(), treatment, None, [])
         return state.restore(loaded or checkpoint.load_checkpoint(path), path, parts)

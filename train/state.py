@@ -22,6 +22,8 @@ from .optimizer import Precision, leave_out_frozen
 from .sentences import _
 
 VERSION = 1
+_SHAPE = ("d_model", "num_layers", "num_heads", "d_ff", "vocab_size", "seq_len", "position", "qk_norm")
+"""Keys by which weights are those of a model, or of another; seq_len where there is a vector for each place."""
 ARITHMETIC = {"fp16": 3, "bf16": 3, "tf32": 2}
 """Version of a step's arithmetic, by precision (1 where none is named): raised with every change of a step's bits, so
 that an older run which goes on says that it isn't exact.
@@ -170,6 +172,25 @@ def restore(loaded: Dict[str, Any], path: str, parts: Parts) -> Resumption:
     if config.max_steps > progress.step:
         progress.final = {}
     return Resumption(progress, loaded["treatment"], progress.step, inexact)
+
+
+def begin_with(loaded: Dict[str, Any], path: str, parts: Parts) -> None:
+    """Put the weights of a checkpoint, whatever run's, into the model that is about to be trained.
+
+    Raises:
+        CheckpointError: it holds a model of another shape.
+    """
+    config = parts.config
+    then, now = configuration.in_full(loaded["config"]), configuration.in_full(configuration.to_dict(config))
+    shape = [key for key in _SHAPE if key != "seq_len" or config.position == "learned"]
+    differing = [_("{key} = {there} there and {here} here", key, str(then.get(key)), str(now[key]))
+                 for key in shape if then.get(key) != now[key]]  # fmt: skip
+    if differing:
+        raise CheckpointError(_("{path} holds another model: {differences}", path, differing))
+    try:
+        parts.model.load_state_dict(loaded["model"])
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise CheckpointError(_("{path} holds another model: {differences}", path, [str(error)])) from None
 
 
 def _refuse_another_run(loaded: Dict[str, Any], path: str, parts: Parts) -> None:

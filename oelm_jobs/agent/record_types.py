@@ -69,6 +69,50 @@ class Left(TypedDict):
     """Of its newest submission there."""
 
 
+class NeedRecord(TypedDict, total=False):
+    """A run that another one needs, in the record of that."""
+
+    study: str
+    run: str
+    run_dir: str
+    """Where it lies on the same target; absent where it lies on another one, and was over."""
+    token: str
+    """Of its newest submission by then, or of the one that it shares."""
+    when: str
+    """``success`` or ``always``."""
+    input: str
+    """What the other run calls what it takes from it; absent where that only waits."""
+    artifact: str
+    """``best``, ``latest`` or a path in its run directory."""
+    fingerprint: str
+    """The needed run's."""
+    path: str
+    """Where a copy of what is taken lies, for which nothing is waited."""
+    sha256: str
+    """That copy's hash."""
+
+
+class InputRecord(TypedDict):
+    """inputs.json: what a run has begun with."""
+
+    input: str
+    study: str
+    run: str
+    artifact: str
+    fingerprint: str
+    path: str
+    sha256: str
+    size: int
+    time: float
+
+
+class InputsRecord(TypedDict):
+    """inputs.json"""
+
+    version: int
+    inputs: List[InputRecord]
+
+
 class Extended(TypedDict, total=False):
     """The run that one of more steps goes on from."""
 
@@ -103,6 +147,8 @@ class ClaimRecord(TypedDict, total=False):
     """That process holds it for a run that was not started yet."""
     after: Optional[str]
     """Run directory of the one before it in its lane, where a keeper holds it."""
+    needs: Optional[List[str]]
+    """Run directories of those that it needs, likewise; absent where there are none."""
 
 
 class JobStart(TypedDict, total=False):

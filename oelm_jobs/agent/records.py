@@ -32,6 +32,17 @@ EXTENDED = Table(
 )
 LEFT = Each(Table({"target": Text(most=256), "run_dir": ABSOLUTE, "token": Text(most=128)}), 100)
 """What a run that moved to another target has left on others."""
+NEEDS = Each(
+    Table(
+        {"study": Text(), "run": Text()},
+        {"run_dir": Maybe(ABSOLUTE), "token": TOKEN, "when": Maybe(Text(most=16)), "input": Maybe(Text()),
+         "artifact": Maybe(WORDS), "fingerprint": Maybe(Text(most=128)), "path": Maybe(ABSOLUTE),
+         "sha256": MAYBE_HASH},
+        keeps=True,
+    ),
+    1000,
+)  # fmt: skip
+"""The runs that one needs."""
 _SPEC = {"extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "study_file": Maybe(ABSOLUTE)}
 _GOAL = Maybe(Table({}, {"goal": Maybe(FREE)}, keeps=True))
 _OF_SCRIPT = Table({"settings": FREE}, {"max_steps": Maybe(Number(0)), "metrics": _GOAL}, keeps=True)
@@ -134,10 +145,20 @@ RUN: Kind[RunRecord] = Kind(
      "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
      "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT),
      "study_file": Maybe(ABSOLUTE), "fate": Maybe(OPTIONAL_PATH), "notify": Maybe(ABSOLUTE),
-     "program": Maybe(PROGRAM)},
+     "program": Maybe(PROGRAM), "needs": Maybe(NEEDS)},
     make=_run_record,
 )  # fmt: skip
 """run.json"""
+INPUTS: Kind[types.InputsRecord] = Kind(
+    rundir.INPUTS,
+    {},
+    {"inputs": Each(Table(
+        {"input": Text(), "study": Text(), "run": Text(), "artifact": WORDS, "path": ABSOLUTE, "sha256": HASH,
+         "size": SIZE},
+        {"fingerprint": Text(most=128), "time": WHEN}, keeps=True,
+    ), 1000)},
+)  # fmt: skip
+"""inputs.json"""
 START: Kind[types.StartRecord] = Kind(
     rundir.START,
     {"number": COUNT, "token": TOKEN, "devices": Maybe(LABELS), "started_at": WHEN, "job": Maybe(Text(most=64)),
@@ -154,7 +175,14 @@ END: Kind[types.EndRecord] = Kind(
 WAITING: Kind[types.WaitingRecord] = Kind(rundir.WAITING, {"token": TOKEN, "reason": Maybe(WORDS)})
 """waiting.json"""
 CLAIM: Kind[types.ClaimRecord] = Kind(
-    rundir.CLAIM, {"token": TOKEN, "boot_id": Maybe(Text()), "keeper": Maybe(Flag()), "after": Maybe(ABSOLUTE)}
+    rundir.CLAIM,
+    {
+        "token": TOKEN,
+        "boot_id": Maybe(Text()),
+        "keeper": Maybe(Flag()),
+        "after": Maybe(ABSOLUTE),
+        "needs": Maybe(Each(ABSOLUTE, 1000)),
+    },
 )
 """claim"""
 HEARTBEAT: Kind[types.HeartbeatRecord] = Kind(

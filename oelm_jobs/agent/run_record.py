@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequence, Union
 
 if TYPE_CHECKING:
-    from .record_types import Extended, Left, ProgramRecord
+    from .record_types import Extended, Left, NeedRecord, ProgramRecord
 
 
 class RunRecord(NamedTuple):
@@ -51,6 +51,8 @@ class RunRecord(NamedTuple):
     """The run that it continues."""
     left: "Optional[Sequence[Left]]" = None
     """What it has left on other targets."""
+    needs: "Optional[Sequence[NeedRecord]]" = None
+    """The runs that it needs; None where it needs none."""
     study_file: Optional[str] = None
     """Path of its study's file on the machine that submitted it, where the study's name alone doesn't tell it."""
     share: Optional[str] = None

@@ -21,6 +21,8 @@ CONTROL = ".oelm"
 """Hidden folder of control files in a run directory, and of agents, snapshots and submissions in a target's root."""
 RUN, SCRIPT, CLAIM, CANCEL = "run.json", "launch.sh", "claim", "cancel.json"
 START, OUTCOME, END, SUPERVISOR_LOG = "start.json", "outcome.json", "end.json", "supervisor.log"
+INPUTS = "inputs.json"
+"""Control file that says what a run took from others when it began."""
 WAITING = "waiting.json"
 """Control file that says what a supervisor waits for, for as long as it does."""
 LOG, METRICS, HEARTBEAT, TREATMENT = "training.log", "metrics.jsonl", "heartbeat.json", "treatment.json"
@@ -264,6 +266,11 @@ def is_locked(path: Union[str, Path]) -> bool:
         return True
     finally:
         os.close(handle)
+
+
+def first_held(run_dirs: Iterable[str]) -> str:
+    """Return the first of these run directories whose claim a process of this host holds; empty where none is held."""
+    return next((run_dir for run_dir in run_dirs if is_locked(control(run_dir, CLAIM))), "")
 
 
 def write_claim(handle: int, token: str, identity: Identity, **more: object) -> None:

@@ -26,7 +26,7 @@ from .host import lease
 from .host.host import Host
 from .notify import in_job
 from .reasons import because
-from .run import admission, judge, metrics, place, result, waiting
+from .run import admission, inputs, judge, metrics, place, result, waiting
 from .run.place import Place, Refused, Stopped, Superseded, Verdict
 from .run.program import Ended, Program, Trainer
 from .run.script import Script
@@ -156,6 +156,7 @@ class Supervisor:
                 raise Stopped
             try:
                 arrived_at = self.place.wait_for_turn()
+                self.program.taken = inputs.take(self.record, goes_on=self.program.can_go_on())
                 self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S)
                 self.place.acquire(arrived_at)
             finally:
@@ -170,6 +171,8 @@ class Supervisor:
             verdict = Verdict(
                 verdict.state, why if acquired else because("while_waiting", why=why), cause=verdict.cause
             )
+        except inputs.Unmet as error:
+            verdict = Verdict(error.state, error.reason)
         except lease.ImpossibleRequest as error:
             verdict = Verdict(State.FAILED, str(error))
         except OSError as error:

@@ -197,7 +197,7 @@ REQUESTS: Dict[str, Table] = {
     "launch": Table(
         {**SUBMISSION, "runs": Each(Table(
             {"run_dir": ABSOLUTE, "token": TOKEN, "script": SCRIPT},
-            {"gpus": Either((COUNT, INDICES)), "after": Maybe(ABSOLUTE)}))},
+            {"gpus": Either((COUNT, INDICES)), "after": Maybe(ABSOLUTE), "needs": Each(ABSOLUTE, 1000)}))},
         {"environment": Maybe(ENVIRONMENT), "snapshot": Maybe(TREE)},
     ),
     "settle": Table(SUBMISSION),

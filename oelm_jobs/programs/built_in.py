@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .. import names, tomlfile
 from ..agent.sentences import _, decoded
 from ..errors import nearest
+from ..spec import lineage
 from ..spec.study import Group, Run, Study
 from ..train import compiling, estimate
 from ..train import config as trainer
@@ -54,6 +55,8 @@ LEFT_OUT = {key: field.default for key, field in trainer.FIELDS.items() if key n
 """What a command does not state: the trainer's other defaults."""
 recorded, in_full = trainer.recorded, trainer.in_full
 """Settings without younger keys at their default, as they are recorded, and back again."""
+INIT_FROM = "init_from"
+"""The key that names a run whose weights others begin with."""
 FIRST_PORT = 29500
 """torchrun's own default; preferred where a study names no port."""
 
@@ -238,7 +241,7 @@ def scientific(run: Run) -> dict[str, object]:
 
 def fingerprint(run: Run, data_hash: str) -> str:
     """Return the hash of what makes a run scientifically itself: not paths, GPUs, ports, target or code."""
-    return trainer.hashed({**scientific(run), "data": data_hash})
+    return trainer.hashed({**scientific(run), **lineage.taken(run.parents), "data": data_hash})
 
 
 def trial_fingerprint(like: Run, arms: Mapping[str, Mapping[str, object]]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import tomlfile
 from ..agent.sentences import _
+from ..spec import lineage
 from ..spec.program import FILE_KINDS, Program, Word
 from ..spec.study import Group, Run, Study
 from ..train.config import hashed
@@ -143,12 +144,16 @@ def fingerprint(run: Run, data_hash: str) -> str:
     """Return the hash of what makes a run scientifically itself: words before anything is filled in, settings, seed,
     number of GPUs, data.
     """
-    return hashed([[stage.words for stage in _program(run).stages], scientific(run), data_hash])
+    content: list[object] = [[stage.words for stage in _program(run).stages], scientific(run), data_hash]
+    if run.parents and (taken := lineage.taken(run.parents)):
+        content.append(taken)
+    return hashed(content)
 
 
 def compared(run: Run) -> dict[str, object]:
     """Return the keys by which groups are compared before anything runs."""
-    return {**run.settings, "seed": run.seed, "world_size": run.world_size}
+    taken = {parent.input: parent.shown for parent in run.parents if parent.input}
+    return {**run.settings, "seed": run.seed, "world_size": run.world_size, **taken}
 
 
 def of_the_place(run: Run) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from ..errors import CodeGone, TargetError
 
 if TYPE_CHECKING:
     from ..agent import messages
+    from ..agent.record_types import NeedRecord
     from ..connections import Connection
     from ..spec.target import Target
 
@@ -34,6 +35,8 @@ class LaunchScript(NamedTuple):
     """Name of the code that it runs there, the same for all of a submission."""
     gpus: int | tuple[int, ...] = 1
     """What its run, or each of them, asks for: any so many GPUs, or these."""
+    needs: tuple[NeedRecord, ...] = ()
+    """The runs that it, or each of its runs, needs."""
 
 
 class Answer(NamedTuple):

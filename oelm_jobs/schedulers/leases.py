@@ -35,16 +35,7 @@ class LeaseScheduler(Scheduler):
         request: messages.LaunchRequest = {
             "root": self._connection.resolved.root,
             "token": token,
-            "runs": [
-                {
-                    "run_dir": job.run_dirs[0],
-                    "token": token,
-                    "script": job.script,
-                    "gpus": job.gpus if isinstance(job.gpus, int) else list(job.gpus),
-                    "after": None if job.after is None else jobs[job.after].run_dirs[0],
-                }
-                for job in jobs
-            ],
+            "runs": [self._run(job, jobs, token) for job in jobs],
             "snapshot": jobs[0].snapshot,
             "environment": {**allowed_environment(target), **limits},
         }
@@ -53,6 +44,18 @@ class LeaseScheduler(Scheduler):
         busy = tuple(job.run_dirs[0] for job in jobs if answer["runs"].get(job.run_dirs[0]) == "busy")
         started = tuple(job.run_dirs[0] for job in jobs if job.run_dirs[0] not in busy)
         return Answer(accepted=started, busy=busy)
+
+    def _run(self, job: LaunchScript, jobs: Sequence[LaunchScript], token: str) -> messages.LaunchRun:
+        run: messages.LaunchRun = {
+            "run_dir": job.run_dirs[0],
+            "token": token,
+            "script": job.script,
+            "gpus": job.gpus if isinstance(job.gpus, int) else list(job.gpus),
+            "after": None if job.after is None else jobs[job.after].run_dirs[0],
+        }
+        if needed := [need["run_dir"] for need in job.needs if "run_dir" in need]:
+            run["needs"] = needed
+        return run
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
         """Ask whether the launch arrived; if it hasn't by now, it is kept from ever taking effect."""

@@ -19,6 +19,7 @@ from ..errors import ConfigurationError
 from ..programs import built_in
 from ..programs import script as own_script
 from ..schedulers import LaunchScript
+from ..spec import lineage
 from ..spec.study import Run
 from ..study.plan import Mode, Plan
 from ..targets import sbatch
@@ -83,6 +84,7 @@ class Scripts:
                 after=batch.after,
                 snapshot=self.snapshot.hash if self.is_sent else None,
                 gpus=batch.runs[0].gpus,
+                needs=tuple(lineage.records(batch.runs[0].parents, batch.runs[0].study, self._run_dirs) or ()),
             )
             for batch in batches
         ]
@@ -155,6 +157,10 @@ class Scripts:
             header=tuple(header),
         )
 
+    @cached_property
+    def _run_dirs(self) -> dict[str, str]:
+        return {run.name: run.run_dir for run in self.plan.runs}
+
     def _record(self, run: Run, after: str | None) -> RunRecord:
         """Return a run's record, which goes to the target as ``run.json``, without what it has from its job."""
         return RunRecord(
@@ -173,6 +179,7 @@ class Scripts:
             after=after,
             stop_on_failure=self.plan.stop_on_failure,
             left=list(run.left) or None,
+            needs=lineage.records(run.parents, run.study, self._run_dirs) if run.parents else None,
             study_file=self.plan.study_file or None,
             share=self.plan.target.share or None,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent.sentences import _
 from .block import Block
+from .lineage import SUCCESS, Input, Parent, Source
 from .notify import Notify
 from .program import Program
 from .sweep import Sweep
@@ -37,6 +38,16 @@ class Group:
     """Train keys besides that this group sets: tuned for each group, or declared unequal with a reason."""
     cpus: int = 1
     """Of a program with ``gpus = 0``: how many CPU slots each run takes (on Slurm: cores)."""
+    needs: tuple[Source, ...] = ()
+    """Groups whose runs have to be over before those of this one begin ([how](../howto/lineage.md)): ``["gpt_base"]``,
+    ``"STUDY/GROUP"`` of another study; each waits for the run of its own seed, or all for ``"GROUP-sSEED"``.
+    """
+    when: str = SUCCESS
+    """``"success"``: what ``needs`` names has to be DONE; ``"always"``: over, however it ended."""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    """Of a program: what each run takes from another one, which it waits for, by the name of its placeholder:
+    ``{ init = "STUDY/GROUP:best" }``, ``:latest`` or ``:PATH`` in its run directory. The trainer has ``init_from``.
+    """
 
     @property
     def values(self) -> dict[str, object]:
@@ -273,6 +284,8 @@ class Run:
     """Of a script that is being submitted: hash of its code."""
     left: tuple[Left, ...] = ()
     """What it leaves on other targets."""
+    parents: tuple[Parent, ...] = ()
+    """The runs that it needs."""
 
     @property
     def world_size(self) -> int:

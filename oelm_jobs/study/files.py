@@ -16,7 +16,7 @@ from ..programs import built_in, description
 from ..spec.block import Block
 from ..spec.program import Metrics
 from ..spec.study import METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
-from . import block_file, notifying, program_file, sweep, tuning
+from . import block_file, lineage, notifying, program_file, sweep, tuning
 from .resolve import why_not_swept
 
 Number = TypeVar("Number", int, float)
@@ -185,7 +185,7 @@ def _read(top: tomlfile.Section) -> Study | None:
         declared = [key for key in (*tuned, *unequal) if key in settings and key not in built_in.FIXED]
     are_known = not any(map(top.is_wrong, ("factors", "tuned", "unequal", "train")))
     groups = _read_groups(
-        top.take_section("groups", required=True), factors, declared, is_script=is_script, are_known=are_known
+        top.take_section("groups", required=True), factors, declared, is_script=is_script, are_known=are_known, own=name
     )
     if not groups:
         top.wrong("groups", _("give at least one group"))
@@ -227,6 +227,8 @@ def _read(top: tomlfile.Section) -> Study | None:
         top.wrong("speed_trial", _("is the built-in trainer's: a script is timed by its own runs"))
     if study.speed_trial and all(hypothesis.metric not in ("speed", "") for hypothesis in study.hypotheses):
         top.wrong("speed_trial", _("needs a hypothesis with metric = 'speed', whose groups it times"))
+    if top.is_right:
+        lineage.check_own(top, study)
     if "sweep" in top:
         study = _with_sweep(top, study)
     if top.is_right:
@@ -300,11 +302,13 @@ def _read_groups(
     *,
     is_script: bool,
     are_known: bool,
+    own: str,
 ) -> dict[str, Group]:
     """Take the groups.
 
     Args:
         are_known: Whether what the study says of its factors is right: else nobody knows what groups may set.
+        own: The study's name.
     """
     read_value = program_file.read_value if is_script else built_in.read_value
     groups: dict[str, Group] = {}
@@ -326,6 +330,7 @@ def _read_groups(
         cpus = table.take("cpus", int, 1) if is_script else 1
         if cpus < 1 or (gpus and cpus != 1):
             table.wrong("cpus", _("give a number of CPU slots, with gpus = 0"), value=cpus)
+        needed = lineage.read(table, own, (*factors, *declared), is_script=is_script)
         values = {}
         for key in table.keys_left():
             if key in (*factors, *declared):
@@ -351,6 +356,9 @@ def _read_groups(
             port=port,
             declared={key: value for key, value in values.items() if key not in factors},
             cpus=cpus,
+            needs=needed.needs,
+            when=needed.when,
+            inputs=needed.inputs,
         )
     return groups
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,12 +74,16 @@ def make_plan(
     mode: Mode = Mode.SEQUENTIAL,
     stop_on_failure: bool = False,
     data_hash: DataHash = "",
+    others: Mapping[str, Study] | None = None,
+    known_runs: Mapping[tuple[str, str], str] | None = None,
 ) -> Plan:
     """Resolve a study into runs and check that their comparison is fair. Needs no data and no GPU.
 
     Args:
         target: With every path as it is there (``Connection.resolved``), or as far as that is known without asking
             (``connections.unreached``).
+        others: Studies whose runs these need, by name (``lineage.others``).
+        known_runs: Fingerprints of submitted runs, by study and run.
 
     Raises:
         UsageError: A group, a block or an override doesn't exist.
@@ -93,8 +97,9 @@ def make_plan(
         if why := script.why_no_folder(project, within):
             raise ConfigurationError(_("{path}: [program] data: {why}", str(study.path), why))
     runs = plan_runs(
-        study, target, groups=groups, blocks=blocks, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash
-    )
+        study, target, groups=groups, blocks=blocks, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash,
+        others=others, known_runs=known_runs,
+    )  # fmt: skip
     compared = description.of(study).compared
     kinds = fairness.kinds(study.program)
     differences: list[Difference] = []

@@ -206,8 +206,12 @@ def check(
     own = {program.seed} - {""}
     for group in groups:
         have = {**settings, **group.values}
-        everywhere |= {*have, *own}
-        if lacking := [key for key in factors if key not in group.factors]:
+        if doubled := sorted({*group.inputs} & {*have, *own, *script.BY_CLIENT, *script.BY_AGENT}):
+            table = top.beside("groups", group.name, "inputs")
+            table.wrong(doubled[0], _("is a setting or another placeholder already: give the input another name"))
+            continue
+        everywhere |= {*have, *own, *group.inputs}
+        if lacking := [key for key in factors if key not in group.factors and key not in group.inputs]:
             for name in lacking:
                 top.beside("groups", group.name).wrong(name, _("is missing: it is a factor, which every group sets"))
             continue
@@ -215,9 +219,9 @@ def check(
             ("command", used, {*script.BY_CLIENT, *script.BY_AGENT}),
             ("resume", placeholders(program.resume), {"checkpoint", "seed", "run_dir"}),
         ):
-            known = {*have, *own, *others}
+            known = {*have, *own, *others, *group.inputs}
             if unknown := sorted(placed - known):
-                if any(unknown[0] in other.values for other in groups):
+                if any(unknown[0] in {*other.values, *other.inputs} for other in groups):
                     top.beside("groups", group.name).wrong(unknown[0], _("is missing: the command has a place for it"))
                     continue
                 choices = valid_choices(unknown[0], sorted(known))
@@ -227,6 +231,9 @@ def check(
                 "a setting has the name of what {{{name}}} stands for: the command can't place it by name", shadowed[0]
             )
             section.wrong("command", why)
+        for given in {*group.inputs} - used - placeholders(program.resume):
+            table = top.beside("groups", group.name, "inputs")
+            table.wrong(given, _("is nowhere in the command: give {{{name}}} where its path belongs", given))
         if lost := [key for key in (*have, *own) if key not in used and not takes_all]:
             section.wrong(
                 "command",

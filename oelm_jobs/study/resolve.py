@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from ..agent.sentences import _
 from ..errors import ConfigurationError, UsageError, valid_choices
 from ..folders import expanded
 from ..programs import built_in, description
-from ..spec.study import Run, Study
+from ..spec.lineage import Parent
+from ..spec.study import Group, Run, Study
 from ..spec.sweep import Sweep
 from ..spec.target import Target
 from . import blocks as of_blocks
-from . import sweep
+from . import lineage, sweep
 from .blocks import DataHash
 
 Overrides = Mapping[str, str | Sequence[str]]
@@ -212,6 +214,8 @@ def plan_runs(
     tag: str = "",
     overrides: Overrides | None = None,
     data_hash: DataHash = "",
+    others: Mapping[str, Study] | None = None,
+    known_runs: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Run]:
     """Return the runs of a study on a target, in the order of groups within seeds, and of these within combinations
     that are swept; blocks stand within seeds, so that they get on alike. Of runs of a group and seed that are the same,
@@ -225,6 +229,8 @@ def plan_runs(
             texts are swept, and need none.
         blocks: All where empty.
         data_hash: Hash of the token files; without it the runs have no fingerprint.
+        others: Studies whose runs these need, by name; what is needed of others is left out.
+        known_runs: Fingerprints of runs that were submitted before, by study and run: those of other studies count.
 
     Raises:
         UsageError: As ``asked``.
@@ -233,75 +239,120 @@ def plan_runs(
     study = asked(study, groups=groups, blocks=blocks, seeds=seeds, tag=tag, overrides=overrides)
     runs: list[Run] = []
     for block, within in of_blocks.each(study).items():
-        made = _runs_within(within, target, block, groups, seeds, tag, of_blocks.hash_in(data_hash, block))
-        runs += made
+        digest = of_blocks.hash_in(data_hash, block)
+        runs += _runs_within(within, target, block, groups, seeds, tag, digest, others or {}, known_runs or {})
     if study.blocks:
         order = [*(seeds or study.seeds)]
         runs.sort(key=lambda run: order.index(run.seed))
+    if lineage.is_used(study):
+        runs = lineage.in_order(runs, attrgetter("name"), lambda run: _needed(run, study.name))
     trial = _speed_trial(study, runs)
     return [trial, *runs] if trial is not None else runs
 
 
 def _runs_within(
-    study: Study, target: Target, block: str, groups: Sequence[str], seeds: Sequence[int], tag: str, data_hash: str
+    study: Study,
+    target: Target,
+    block: str,
+    groups: Sequence[str],
+    seeds: Sequence[int],
+    tag: str,
+    data_hash: str,
+    others: Mapping[str, Study],
+    known_runs: Mapping[tuple[str, str], str],
 ) -> list[Run]:
     """Return the runs of a study, or of one of its blocks, as ``plan_runs``."""
     folder = Path(target.checkpoint_root or Path(target.root, "models", "checkpoints"))
     if not study.is_default:
         folder = folder / study.name
     runs = []
-    known: set[tuple[str, int, str]] = set()
+    known: dict[tuple[str, int, str], str] = {}
     called: set[str] = set()
     about = description.of(study)
     data_there = dict(zip(about.data(study), data_paths(target, study), strict=True))
     linked = tuple(pair for pair in data_there.items() if not pair[0].startswith("/")) if study.program else ()
+    has_parents = lineage.is_used(study)
+
+    def make(own_tag: str, variant: Study, seed: int, group: Group) -> Run:
+        name = run_name(study, group.name, seed, own_tag)
+        run_dir = str(run_directory(folder, name))
+        pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
+        gpus = (group.gpus and target.gpus_per_run) or (group.gpus if pinned else group.world_size)
+        settings: dict[str, Any] = {}  # they follow from the rest, and so does the fingerprint from them
+        run = Run(
+            name=name,
+            study=study.name,
+            group=group.name,
+            label=group.label,
+            seed=seed,
+            tag=own_tag,
+            block=block,
+            target=target.name,
+            run_dir=run_dir,
+            gpus=gpus,
+            port=group.port,
+            global_batch=variant.global_batch,
+            factors=dict(group.factors),
+            settings=settings,
+            max_retries=study.max_retries,
+            fingerprint="",
+            program=study.program,
+            data=linked,
+            cpus=group.cpus,
+            parents=parents_of(own_tag, variant, seed, group) if has_parents else (),
+        )
+        if why := about.why_not_run(variant, run):
+            raise ConfigurationError(_("{run}: {why}", name, why))
+        settings.update(about.settings_of(variant, run, data_there))
+        is_unknown = any(parent.input and not parent.fingerprint for parent in run.parents)
+        if data_hash and not is_unknown:  # nobody has seen the run yet, and to copy it takes longer than all else here
+            object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
+        return run
+
+    def parents_of(own_tag: str, variant: Study, seed: int, group: Group) -> tuple[Parent, ...]:
+        def fingerprint(of: str, needed: str, its: int, name: str) -> str:
+            if of != study.name:
+                return known_runs.get((of, name), "")
+            return make(own_tag, variant, its, study.groups[needed]).fingerprint if data_hash else ""
+
+        def name_of(other: Study, needed: str, its: int) -> str:
+            there = of_blocks.tag(block if block in other.blocks else "")
+            return run_name(other, needed, its, own_tag if other.name == study.name else there)
+
+        return lineage.parents(variant, group, seed, others, name_of, fingerprint, known_runs)
+
+    alias: dict[str, str] = {}
     for own_tag, variant in variants(study, of_blocks.tag(block, tag)):
         for seed in seeds or study.seeds:
             for group in study.groups.values():
                 if groups and group.name not in groups:
                     continue
-                name = run_name(study, group.name, seed, own_tag)
-                run_dir = str(run_directory(folder, name))
-                pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
-                gpus = (group.gpus and target.gpus_per_run) or (group.gpus if pinned else group.world_size)
-                settings: dict[str, Any] = {}  # they follow from the rest, and so does the fingerprint from them
-                run = Run(
-                    name=name,
-                    study=study.name,
-                    group=group.name,
-                    label=group.label,
-                    seed=seed,
-                    tag=own_tag,
-                    block=block,
-                    target=target.name,
-                    run_dir=run_dir,
-                    gpus=gpus,
-                    port=group.port,
-                    global_batch=variant.global_batch,
-                    factors=dict(group.factors),
-                    settings=settings,
-                    max_retries=study.max_retries,
-                    fingerprint="",
-                    program=study.program,
-                    data=linked,
-                    cpus=group.cpus,
-                )
-                if why := about.why_not_run(variant, run):
-                    raise ConfigurationError(_("{run}: {why}", name, why))
-                settings.update(about.settings_of(variant, run, data_there))
-                if data_hash:  # nobody has seen the run yet, and to copy it takes longer than all else here
-                    object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
+                run = make(own_tag, variant, seed, group)
                 if study.sweep is not None:
                     same = (group.name, seed, run.fingerprint or about.fingerprint(run, "unknown"))
                     if same in known:
+                        alias[run.name] = known[same]
                         continue
-                    known.add(same)
-                    if name in called:
+                    known[same] = run.name
+                    if run.name in called:
                         why = _("two combinations have that name: sweep one of them in a study of its own")
-                        raise ConfigurationError(_("{run}: {why}", name, why))
-                    called.add(name)
+                        raise ConfigurationError(_("{run}: {why}", run.name, why))
+                    called.add(run.name)
                 runs.append(run)
-    return runs
+    return [_with_names(run, alias) for run in runs] if alias and has_parents else runs
+
+
+def _needed(run: Run, study: str) -> list[str]:
+    """Return the names of the runs of a study that one needs."""
+    return [parent.run for parent in run.parents if parent.study == study]
+
+
+def _with_names(run: Run, alias: Mapping[str, str]) -> Run:
+    """Return a run whose parents have the names of those that are the same and are run."""
+    named = [
+        replace(each, run=alias.get(each.run, each.run)) if each.study == run.study else each for each in run.parents
+    ]
+    return replace(run, parents=tuple(named))
 
 
 def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
@@ -321,7 +372,9 @@ def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
     names_of_arms = (claim.group, claim.against)
     own = [key for group in names_of_arms for key in study.groups[group].declared]
     run_dir = like.run_dir[: -len(like.name)] + name
-    shared = {key: value for key, value in like.settings.items() if key not in (*study.factors, *own)}
+    shared = {
+        key: value for key, value in like.settings.items() if key not in (*study.factors, *own, built_in.INIT_FROM)
+    }
     arms = {
         group: {**first[group].factors, **{key: built_in.in_full(first[group].settings)[key] for key in own}}
         for group in names_of_arms
@@ -336,6 +389,7 @@ def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
         settings={**shared, **built_in.placed(run_dir)},
         arms=arms,
         trial=study.speed_trial,
+        parents=(),
         fingerprint=built_in.trial_fingerprint(like, arms) if like.fingerprint else "",
     )
 

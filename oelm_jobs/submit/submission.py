@@ -33,7 +33,7 @@ from ..stored_run import StoredRun
 from ..study import notifying
 from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY
-from . import sent
+from . import lineage, sent
 from .decide import Again, Facts, Leave, Take, decide, has_other_code
 from .told import Told, declare
 
@@ -86,13 +86,17 @@ def submit(
     def decision_on(known: StoredRun) -> Take | Leave:
         return decide(Facts(plan, known, planned[known.name], in_place), again)
 
+    token = f"oelm-{secrets.token_hex(8)}"
     seen = {run.name: run for run in view.runs}
     wanted = [run for run in plan.runs if run.name not in seen or isinstance(decision_on(seen[run.name]), Take)]
     answer = (view.hosts.get(target) or scheduler.poll({}, host=True)) if wanted else None
-    token = f"oelm-{secrets.token_hex(8)}"
     if code.passed_over:
         say(code.passed_over)
     max_array = site.array_limit(plan.target, answer["site"]) if answer and "site" in answer else MAX_ARRAY
+    if wanted and any(run.parents for run in wanted):
+        plan = lineage.placed(plan, connection, store, seen, {run.name for run in wanted}, token, say)
+        planned.update({run.name: run for run in plan.runs})
+        wanted = [planned[run.name] for run in wanted]
     scripts = Scripts(plan=plan, connection=connection, snapshot=code, token=token, max_array=max_array)
     if answer is not None:
         if plan.target.slurm is not None and (message := preflight.out_of_reach(plan, connection)):

@@ -61,7 +61,7 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
                 lacking[folders] = {**before, **files}  # the manifest stays last
         sent = [*dict.fromkeys(path for _files_in, paths in found for path in paths)]
         for (source, place), files in lacking.items():
-            _send(connection, Path(source), place, files, progress)
+            send_files(connection, Path(source), place, files, progress)
     finally:
         os.close(lock)
     what = _("sent to {target}: {files}", target.name, sent)
@@ -154,7 +154,9 @@ def _folders(mine: str, theirs: str) -> tuple[str, str]:
     return str(Path(mine).parent), str(Path(theirs).parent)
 
 
-def _send(connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress) -> None:
+def send_files(
+    connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress
+) -> None:
     """Send files of one folder and have the agent check and place them."""
     # By its place alone: what was left there of files that have changed since is taken up, too.
     name, target = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16], connection.target.name

@@ -218,6 +218,7 @@ TYPES = {
     records.CLAIM: record_types.ClaimRecord, records.HEARTBEAT: record_types.HeartbeatRecord,
     records.OUTCOME: record_types.OutcomeRecord, records.MANIFEST: record_types.ManifestRecord,
     records.FETCHED: record_types.FetchedRecord, records.WAITING: record_types.WaitingRecord,
+    records.INPUTS: record_types.InputsRecord,
 }  # fmt: skip
 
 

@@ -80,7 +80,9 @@ def frozen_names(config: TrainConfig) -> set[str]:
 
 @pytest.mark.parametrize("key", LATER)
 def test_a_younger_key_is_neither_recorded_nor_hashed_nor_told_at_its_default(key: str) -> None:
-    other = {"position": "rope", "freeze_layers": "1", "freeze_from_step": 3, "data_seed": 7}.get(key, True)
+    other = {"position": "rope", "freeze_layers": "1", "freeze_from_step": 3, "data_seed": 7, "init_from": "w.pt"}.get(
+        key, True
+    )
     config, changed = TrainConfig(), replace(TrainConfig(), **{key: other})
     assert key not in to_dict(config) and f"--{key}" not in to_flags(config)
     assert to_dict(changed)[key] == other and f"--{key}" in to_flags(changed)

@@ -73,10 +73,10 @@ STUDIES = {
     "blocks": """
         factors = ["lr"]
         [program]
-        command = "p {lr} {seed}"
+        command = "p {lr} {seed} {i}"
         [groups]
-        c = { lr = 1 }
-        d = { lr = 2 }
+        c = { lr = 1, needs = ["d"], when = "always", inputs = { i = "d:best" } }
+        d = { lr = 2, inputs = { i = "other/d:best" } }
         [metrics]
         goal = { loss = "minimize" }
         [blocks]
@@ -101,7 +101,14 @@ STUDIES = {
 """Studies that let the reader ask for all keys that there are; what they name themselves differs in them."""
 FACTORS = ("d_ff", "lr")
 """Theirs."""
-FREE = (("groups",), ("blocks",), ("hypotheses",), ("metrics", "goal"), ("sweep", "parameters"))
+FREE = (
+    ("groups",),
+    ("groups", "NAME", "inputs"),
+    ("blocks",),
+    ("hypotheses",),
+    ("metrics", "goal"),
+    ("sweep", "parameters"),
+)
 """Tables of which the user says the keys."""
 FILLED: Mapping[Place, type] = {
     (): Study,

@@ -15,7 +15,7 @@ from ..reasons import because
 from ..run import place, waiting
 from ..run.words import Ground
 from ..states import State
-from . import flock, keeper, lease, lease_folder, permitted, ports, tickets
+from . import flock, keeper, lease, lease_folder, needs, permitted, ports, tickets
 
 if TYPE_CHECKING:
     from ..record_types import Attempt, JobStart, OutcomeRecord, StartRecord
@@ -77,16 +77,18 @@ class Host(place.Place):
         return float(os.environ.pop("OELM_SUBMITTED_AT", "") or time.time())
 
     def wait_for_turn(self) -> float:
-        """Sleep in the kernel until the run before this one in its lane is over."""
+        """Sleep in the kernel until the run before this one in its lane is over, and those that it needs."""
         queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or tickets.arrival(time.time()))
         before = self._record.after
-        if not before:
+        if before:
+            self._tell(because("waiting_for_run", run=rundir.run_name(before)))
+            claim = rundir.control(before, rundir.CLAIM)
+            while rundir.is_locked(claim):
+                lease_folder.wait_for_end(claim)
+            stop_on_failure(self._record)
+        has_waited = needs.wait(self._record, self._tell)
+        if not (before or has_waited):
             return queued_at
-        self._tell(because("waiting_for_run", run=rundir.run_name(before)))
-        claim = rundir.control(before, rundir.CLAIM)
-        while rundir.is_locked(claim):
-            lease_folder.wait_for_end(claim)
-        stop_on_failure(self._record)
         # A place in the line for devices is earned by waiting for devices, not by waiting for one's own lane.
         return tickets.arrival(time.time())
 

@@ -27,6 +27,8 @@ STANDING = 3
 """So many supervisors of a submission wait for devices at a time, so that devices which are free together are used
 together; and one at least of each number of devices that is asked for.
 """
+NEEDED_S = 5.0
+"""How often it is looked whether the runs that one needs are over, where they are none of its own."""
 RETRY_S = 5.0
 """Pause before a start that failed is tried again: no more processes are allowed, or the disk is full."""
 SPARE_FILES = 200
@@ -51,6 +53,8 @@ class Held(NamedTuple):
     """What it asks for devices, in any words: runs that ask for the same wait for each other."""
     after: Optional[str]
     """Run directory of the one before it in its lane."""
+    needs: Sequence[str] = ()
+    """Run directories of those that have to be over before."""
 
 
 def room(wanted: int) -> "tuple[int, int]":
@@ -190,21 +194,32 @@ class Keeper:
 
     def _start_what_is_due(self, environment: Dict[str, str]) -> Optional[float]:
         """Start the runs whose turn it is; return after how many seconds to look again, None for never."""
+        look_s: Optional[float] = None
         for line in self._lines.values():
-            while line and self._is_due(line[0]):
-                if _is_cancelled(line[0]):
-                    _give_up(line.popleft())
-                    continue
-                try:
-                    process = start(line[0], environment)
-                except FileNotFoundError as error:  # somebody has removed the run
-                    _say(line[0], str(error))
-                    _give_up(line.popleft())
-                except OSError:
-                    return RETRY_S
-                else:
-                    self._started[process.pid], self._standing[process.pid] = process, line.popleft()
-        return None
+            passed_over: Deque[Held] = deque()
+            try:
+                while line and self._is_due(line[0]):
+                    if _is_cancelled(line[0]):
+                        _give_up(line.popleft())
+                        continue
+                    if not self._is_lane and rundir.first_held(
+                        line[0].needs
+                    ):  # the others don't wait for what it needs
+                        passed_over.append(line.popleft())
+                        look_s = NEEDED_S
+                        continue
+                    try:
+                        process = start(line[0], environment)
+                    except FileNotFoundError as error:  # somebody has removed the run
+                        _say(line[0], str(error))
+                        _give_up(line.popleft())
+                    except OSError:
+                        return RETRY_S
+                    else:
+                        self._started[process.pid], self._standing[process.pid] = process, line.popleft()
+            finally:
+                line.extendleft(reversed(passed_over))
+        return look_s
 
     def _is_due(self, run: Held) -> bool:
         """Tell whether the turn has come of the first of a line."""
@@ -240,7 +255,7 @@ def _content(handle: int) -> bytes:
 def main() -> None:
     """Keep the runs that stdin names, in a process that ``begin`` has started."""
     soft_limit, rows = json.load(sys.stdin)
-    runs = [Held(*row) for row in rows]
+    runs = [Held(*row)._replace(needs=tuple(row[-1])) for row in rows]
     del rows
     for run in runs:
         os.set_inheritable(run.handle, False)
@@ -257,7 +272,8 @@ def main() -> None:
         signal.signal(number, lambda number, frame: None)
     me = processes.identify(os.getpid())
     for run in runs:
-        rundir.write_claim(run.handle, run.token, me, keeper=True, after=run.after)
+        more = {"needs": list(run.needs)} if run.needs else {}
+        rundir.write_claim(run.handle, run.token, me, keeper=True, after=run.after, **more)
     keeper = Keeper(runs, dict(os.environ, **{SERVED_VARIABLE: str(SERVED_FD)}), woken, served)
     del runs
     sys.stdout.write("kept\n")

@@ -153,7 +153,8 @@ def _claim(run: messages.LaunchRun, queued_at: float) -> Optional[keeper.Held]:
     rundir.mark_origin(run["run_dir"], run["token"])
     rundir.write_text(control / rundir.SCRIPT, run["script"], durable=False, mode=0o777)
     request = json.dumps(run.get("gpus"))
-    return keeper.Held(run["run_dir"], run["token"], handle, queued_at, request, run.get("after"))
+    needs = tuple(map(inside.run_dir, run.get("needs") or ()))
+    return keeper.Held(run["run_dir"], run["token"], handle, queued_at, request, run.get("after"), needs)
 
 
 def _start(runs: List[keeper.Held], environment: Dict[str, str], soft_limit: int) -> None:

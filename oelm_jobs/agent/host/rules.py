@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from .. import processes, rundir
 from ..reasons import because, detailed, read, told
@@ -48,6 +48,10 @@ class Traces:
         except OSError:
             spoke_at = 0.0
         return waiting_record.read(self._run_dir, token, since=spoke_at - SPOKE_S)
+
+    def needed(self, run_dirs: Sequence[str]) -> str:
+        """Return the first of the runs that it needs which is not over; empty where all are."""
+        return rundir.first_held(run_dirs)
 
     def place(self) -> Optional[int]:
         """Return the run's place in the host's line; None where it doesn't stand there."""
@@ -123,7 +127,10 @@ def waiting(facts: Facts) -> Optional[Row]:
         return None  # a keeper that is stopped holds what it will never start
     if facts.is_kept:
         before = facts.claim.get("after") if facts.claim else None
+        needed = facts.traces.needed((facts.claim.get("needs") if facts.claim else None) or ())
         reason = because("waiting_for_run", run=rundir.run_name(before)) if before else because("waiting_for_turn")
+        if needed and not before:
+            reason = because("waiting_for_needed", run=rundir.run_name(needed))
     else:
         reason = facts.traces.waits_for(facts.token) or facts.traces.said()
     return facts.row(State.QUEUED, reason, place=facts.traces.place())

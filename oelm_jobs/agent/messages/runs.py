@@ -139,6 +139,8 @@ class _LaunchRunMay(TypedDict, total=False):
 
     gpus: Union[int, List[int]]
     after: Optional[str]
+    needs: List[str]
+    """Run directories there of those that it needs; absent where there are none."""
 
 
 class LaunchRun(_LaunchRunMay):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Collection, Dict, List, NamedTuple, Optional, Protocol, Sequence
+from typing import TYPE_CHECKING, Collection, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 from ..processes import Identity
 from . import judge
@@ -42,6 +42,8 @@ class Program(Protocol):
 
     is_script: bool = False
     """Whether it is the user's own: of its processes nothing is known, and ``look`` reads what it tells."""
+    taken: Mapping[str, str]
+    """Paths of what it takes from other runs, by the names that it has for them."""
 
     def prepare(self, place: Place, number: int, avoided: Collection[int]) -> Optional[int]:
         """Make an attempt ready; return its port, which is none of the avoided ones.
@@ -82,13 +84,18 @@ class Trainer(Program):
 
     def __init__(self, run_dir: Path, command: List[str]) -> None:
         self._run_dir = run_dir
+        self.taken: Mapping[str, str] = {}
         self._command = command
         self._argv: List[str] = []
         self._traces: Optional[judge.Traces] = None
 
     def prepare(self, place: Place, number: int, avoided: Collection[int]) -> Optional[int]:
         """Give torchrun its port."""
-        self._argv, port = place.argv(self._command, number, avoided)
+        command = list(self._command)
+        for name, path in self.taken.items():  # said by the run that it is of, until that is over
+            if "--" + name in command[:-1]:
+                command[command.index("--" + name) + 1] = path
+        self._argv, port = place.argv(command, number, avoided)
         return port
 
     def next(self, traces: judge.Traces) -> Optional[Command]:

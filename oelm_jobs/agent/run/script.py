@@ -8,7 +8,7 @@ import re
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Optional, Sequence, Tuple, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, List, Mapping, Optional, Sequence, Tuple, Union, cast
 
 from .. import processes, records, rundir
 from ..processes import Identity
@@ -61,6 +61,7 @@ class Script(Program):
         assert record.program is not None
         self._record, self._program, self._code, self._say = record, record.program, code, say
         self._run_dir = Path(record.run_dir)
+        self.taken: Mapping[str, str] = {}
         self._place: Optional[Place] = None
         self._ground = program_words.Ground(0)
         self._folder = ""
@@ -167,7 +168,7 @@ class Script(Program):
         ground = self._ground
         values: Dict[str, Union[str, Sequence[str]]] = {
             "run_dir": str(self._run_dir), "gpus": str(ground.gpus), "port": str(ground.port), "host": ground.host,
-            "nodes": str(ground.nodes), "settings_file": str(self._settings_file()), "checkpoint": path,
+            "nodes": str(ground.nodes), "settings_file": str(self._settings_file()), "checkpoint": path, **self.taken,
         }  # fmt: skip
         resume = self._program.get("resume") or ()
         values["resume"] = program_words.fill(resume, values) if resumed_from else ()

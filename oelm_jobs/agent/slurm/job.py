@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Collection, Dict, List, Optional, Tuple
 
 from .. import processes, rundir
-from ..host import host, launch, lease, permitted
+from ..host import host, launch, lease, needs, permitted
 from ..reasons import because
 from ..run import failure, place, waiting
 from ..run.words import Ground
@@ -46,6 +46,8 @@ STOPPED_BY = {
 """The codes of why Slurm stopped a job that it starts again."""
 REQUEUE_TRIES, REQUEUE_PAUSE_S = 5, 2.0
 """How often a requeue that Slurm refuses is tried, and the pause between tries."""
+RECORDS_BEHIND_S = 60.0
+"""So long a node may not see what another one has written (nfs(5), acregmax)."""
 REQUEUE_PATIENCE_S = 900.0
 """So long it is tried where the controller does not answer: nobody enforces a time limit meanwhile."""
 
@@ -137,6 +139,7 @@ class SlurmJob:
         """The job's dependency has waited already."""
         if self._record.after:
             host.stop_on_failure(self._record, self.job)
+        needs.of_ended_jobs(self._record, RECORDS_BEHIND_S)
         return time.time()
 
     def acquire(self, queued_at: float) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .. import messages
     from ..record_types import ManifestRecord
 
-SENT_WHOLE = (rundir.RUN, rundir.SCRIPT, rundir.START, rundir.OUTCOME, rundir.END)
+SENT_WHOLE = (rundir.RUN, rundir.SCRIPT, rundir.INPUTS, rundir.START, rundir.OUTCOME, rundir.END)
 """Control files that come along: the report reads them."""
 MAX_INLINE_BYTES = 256 << 10
 """Smaller files that are replaced while a run trains travel in the answer: between a look and a transfer they would

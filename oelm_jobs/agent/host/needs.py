@@ -1,0 +1,100 @@
+"""Wait until the runs that one needs are over, on their target and without a device."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Callable, Dict, Optional
+
+from .. import records, rundir
+from ..reasons import because, read
+from ..rules import first
+from ..run.inputs import Unmet
+from ..states import State
+from . import lease_folder, rules
+
+if TYPE_CHECKING:
+    from ..record_types import NeedRecord
+    from ..run_record import RunRecord
+
+ALWAYS = "always"
+LOOK_S = 2.0
+
+
+def wait(record: RunRecord, tell: Callable[[str], None]) -> bool:
+    """Sleep in the kernel until all that a run needs are over; return whether there was anything to wait for.
+
+    Args:
+        tell: Is told what is waited for.
+
+    Raises:
+        Unmet: One of them is not over as it has to be.
+    """
+    has_waited = False
+    for need in record.needs or ():
+        run_dir = need.get("run_dir")
+        if not run_dir:
+            continue
+        claim = rundir.control(run_dir, rundir.CLAIM)
+        if rundir.is_locked(claim):
+            has_waited = True
+            tell(because("waiting_for_needed", run=need["run"]))
+            while rundir.is_locked(claim):
+                lease_folder.wait_for_end(claim)
+        check(need, _row(run_dir))
+    return has_waited
+
+
+def check(need: NeedRecord, row: Dict[str, str]) -> None:
+    """See that a run which another one needs is over as it has to be.
+
+    Args:
+        row: Its ``state`` and ``reason``.
+
+    Raises:
+        Unmet: It isn't.
+    """
+    state = row["state"]
+    if state == State.DONE or (need.get("when") == ALWAYS and state in (State.FAILED, State.CANCELLED)):
+        return
+    code = {State.FAILED: "needed_failed", State.CANCELLED: "needed_cancelled"}.get(State(state), "needed_unknown")
+    raise Unmet(State.CANCELLED, because(code, run=need["run"], why=read(row)))
+
+
+def _row(run_dir: str) -> Dict[str, str]:
+    """Return where a run stands that nobody cares for any more."""
+    facts = rules.Facts(
+        is_held=False,
+        start=records.START.read_if_sound(run_dir) or {},
+        end=records.END.read_if_sound(run_dir),
+        claim=records.CLAIM.read_if_sound(run_dir),
+        traces=rules.Traces(run_dir, dict),
+    )
+    return first(rules.ON_HOST, facts) or rules.no_trace(facts)
+
+
+def of_ended_jobs(record: RunRecord, patience_s: float) -> None:
+    """See that the runs which one needs, whose jobs are over, have ended as they have to.
+
+    Args:
+        patience_s: So long another node's records may be behind.
+
+    Raises:
+        Unmet: One has not.
+    """
+    deadline = time.monotonic() + patience_s
+    for need in record.needs or ():
+        run_dir = need.get("run_dir")
+        while run_dir:
+            try:
+                check(need, _recorded(run_dir))
+                break
+            except Unmet:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(LOOK_S)
+
+
+def _recorded(run_dir: str) -> Dict[str, str]:
+    """Return where a run on a cluster stands, as its records say."""
+    end: Optional[Dict[str, str]] = records.END.read_if_sound(run_dir)  # type: ignore[assignment]  # it has more
+    return end if end is not None else {"state": State.UNKNOWN, "reason": because("no_end_record")}

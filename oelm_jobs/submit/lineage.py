@@ -1,0 +1,251 @@
+"""Where the runs are that others need: what can't be is refused by name before anything is queued, and what was made on
+another target is brought to this one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..agent import registry, rundir
+from ..agent.run import inputs, saved
+from ..agent.run_record import RunRecord
+from ..agent.sentences import _
+from ..agent.states import Checkpoints, State
+from ..connections import Connection, connect, connect_for_transfer
+from ..errors import PreflightError
+from ..runs.observe import Scope, refresh
+from ..spec.lineage import ALWAYS, BEST, LATEST, Parent
+from ..spec.study import Run
+from ..store import Store
+from ..stored_run import StoredRun
+from ..study.plan import Plan
+from ..targets.files import load_target
+from ..transfer import fetch, send
+from ..transfer.home import home_of
+
+if TYPE_CHECKING:
+    from ..agent import messages
+    from ..agent.record_types import NeedRecord
+
+FOLDER = "inputs"
+"""Folder in a root's control folder of what was brought from other targets."""
+WHICH = {BEST: Checkpoints.BEST, LATEST: Checkpoints.LATEST}
+"""What is fetched of a run for what is taken from it."""
+Key = tuple[str, str]
+"""A study's name and a run's."""
+
+
+def placed(
+    plan: Plan,
+    connection: Connection,
+    store: Store,
+    seen: Mapping[str, StoredRun],
+    wanted: Collection[str],
+    token: str,
+    say: Callable[[str], None],
+) -> Plan:
+    """Return a plan in which each run that is to be submitted knows where those are that it needs.
+
+    Args:
+        seen: The study's runs as they stand, by name.
+        wanted: Names of the runs that are to be submitted.
+        token: Of the submission.
+
+    Raises:
+        PreflightError: One that is needed was not submitted, has failed, or what is taken from it is gone; nothing was
+            queued.
+        TargetError: Another target that has one of them can't be asked.
+    """
+    takers = [run for run in plan.runs if run.name in wanted and run.parents]
+    if not takers:
+        return plan
+    known = {(plan.study.name, name): run for name, run in seen.items()}
+    foreign = {(each.study, each.run) for run in takers for each in run.parents if each.study != plan.study.name}
+    if foreign:
+        stored = [run for run in store.runs(plan.project) if (run.study, run.name) in foreign]
+        view = refresh(store, plan.project, stored, scope=Scope.ALL)
+        known |= {(run.study, run.name): run for run in view.runs}
+    brought: dict[tuple[Key, str], NeedRecord] = {}
+    runs = []
+    for run in plan.runs:
+        if run in takers:
+            rows = []
+            for parent in run.parents:
+                row = _row(plan, run, parent, known.get((parent.study, parent.run)), wanted, token)
+                rows.append(replace(parent, place=row))
+            run = replace(run, parents=tuple(rows))
+        runs.append(run)
+    # All that can be refused has been by now, and copying takes its time.
+    over = [
+        parent
+        for run in runs
+        for parent in run.parents
+        if parent.input and parent.place is not None and parent.place.get("token") != token
+    ]
+    for key, parents in _by_run(over).items():
+        one = known[key]
+        if one.state is State.DONE:
+            for artifact in dict.fromkeys(parent.artifact for parent in parents):
+                brought[key, artifact] = _had(plan, connection, one, artifact, say)
+    return replace(plan, runs=tuple(_with(run, brought) for run in runs))
+
+
+def _by_run(parents: Sequence[Parent]) -> dict[Key, list[Parent]]:
+    found: dict[Key, list[Parent]] = {}
+    for parent in parents:
+        found.setdefault((parent.study, parent.run), []).append(parent)
+    return found
+
+
+def _with(run: Run, brought: Mapping[tuple[Key, str], NeedRecord]) -> Run:
+    if not run.parents:
+        return run
+    parents = []
+    for parent in run.parents:
+        more = brought.get(((parent.study, parent.run), parent.artifact))
+        if more and parent.place is not None:
+            parent = replace(parent, place={**parent.place, **more})
+        parents.append(parent)
+    return replace(run, parents=tuple(parents))
+
+
+def _row(
+    plan: Plan, run: Run, parent: Parent, known: StoredRun | None, wanted: Collection[str], token: str
+) -> NeedRecord:
+    """Return what a run's record says of one that it needs.
+
+    Raises:
+        PreflightError: It can't be needed as it stands.
+    """
+    row: NeedRecord = {"study": parent.study, "run": parent.run, "when": parent.when}
+    if parent.input:
+        row |= {"input": parent.input, "artifact": parent.artifact, "fingerprint": parent.fingerprint}
+    if parent.study == plan.study.name and parent.run in wanted:
+        there = next(each.run_dir for each in plan.runs if each.name == parent.run)
+        return {**row, "run_dir": there, "token": token}
+    name = parent.run if parent.study == plan.study.name else f"{parent.study}/{parent.run}"
+    if known is None:
+        raise _refused(run, name, _("it was not submitted"), _submit(plan, parent))
+    if parent.input and parent.fingerprint and known.fingerprint and parent.fingerprint != known.fingerprint:
+        raise _refused(run, name, _("it was submitted with another configuration"), _submit(plan, parent))
+    is_here = known.target == plan.target.name
+    if known.state is State.UNKNOWN:
+        raise _refused(run, name, _("it is {state}: {reason}", known.state, known.reason), _("look again: oelm-status"))
+    if known.state in (State.FAILED, State.CANCELLED) and parent.when != ALWAYS:
+        raise _refused(run, name, _("it is {state}: {reason}", known.state, known.reason), _submit(plan, parent))
+    if not is_here and not known.state.is_final:
+        why = _("it is {state} on target {target}", known.state, known.target)
+        raise _refused(run, name, why, _("wait until it is over: what lies on another target is not waited for"))
+    if is_here:
+        row |= {"run_dir": known.run_dir, "token": known.token}
+    return row
+
+
+def _submit(plan: Plan, parent: Parent) -> str:
+    return _(
+        "submit it again or first: oelm-submit --study {study} --target {target} --group {group}",
+        parent.study, plan.target.name, parent.group,
+    )  # fmt: skip
+
+
+def _refused(run: Run, name: str, why: str, hint: str) -> PreflightError:
+    return PreflightError(_("{run} needs {other}: {why}; nothing was queued", run.name, name, why), hint=hint)
+
+
+# What is taken --------------------------------------------------------------------------------------------------------
+
+
+def _had(plan: Plan, connection: Connection, run: StoredRun, artifact: str, say: Callable[[str], None]) -> NeedRecord:
+    """See that what is taken of a run that is done is there, and bring it here where it lies on another target; return
+    what the record says of that.
+
+    Raises:
+        PreflightError: It isn't there any more.
+    """
+    is_here = run.target == plan.target.name
+    theirs = connection if is_here else connect(load_target(plan.project, run.target), plan.project)
+    request: messages.InventoryRequest = {
+        "runs": [{"run_dir": run.run_dir, "have": {}}], "checkpoints": Checkpoints.NONE.value
+    }  # fmt: skip
+    row = theirs.call(registry.INVENTORY, request, timeout_s=3600)["runs"][run.run_dir]
+    found = _files(row, artifact)
+    name = f"{run.study}/{run.name}:{artifact}"
+    if not found:
+        raise PreflightError(
+            _("{source} is not there any more on target {target}; nothing was queued", name, run.target),
+            hint=_("train that run again: oelm-submit --study {study} --rerun", run.study),
+        )
+    if is_here:
+        return {}
+    return _brought(plan, connection, run, artifact, found, say)
+
+
+def _files(row: messages.Held, artifact: str) -> dict[str, str]:
+    """Return the files of an artifact, with their hashes, as a target lists them."""
+    listed = {each["name"]: each["sha256"] for each in (*row["files"], *row["left"])}
+    record: RunRecord | None = None
+    for each in row["files"]:
+        if each["name"] == f"{rundir.CONTROL}/{rundir.RUN}" and "content" in each:
+            record = RunRecord.of(json.loads(base64.b64decode(each["content"])))
+    names = saved.Saved.of(record)
+    if artifact == BEST:
+        chosen = [name for name in listed if names.is_best(name)]
+    elif artifact == LATEST:
+        chosen = names.latest(listed)
+    else:
+        chosen = [name for name in listed if saved.matching(artifact, name)]
+    return {name: listed[name] for name in chosen}
+
+
+def _brought(
+    plan: Plan,
+    connection: Connection,
+    run: StoredRun,
+    artifact: str,
+    found: Mapping[str, str],
+    say: Callable[[str], None],
+) -> NeedRecord:
+    """Bring what is taken of a run from its target by way of this machine; return where it is.
+
+    Raises:
+        PreflightError: It is several files, of which nobody can tell the one that is meant, or it did not arrive.
+    """
+    name = f"{run.study}/{run.name}:{artifact}"
+    progress = fetch.Untold(say)
+    say(_("{source}: bringing it from {other} to {target}", name, run.target, plan.target.name))
+    (fetched,) = fetch.fetch(plan.project, [run], progress, checkpoints=WHICH.get(artifact, Checkpoints.ALL))
+    home = home_of(plan.project, run)
+    tops = sorted({_top(home, file, found) for file in found})
+    if len(tops) != 1:
+        why = _("it is several files: {files}", tops)
+        raise PreflightError(
+            _("{source}: {why}; nothing was queued", name, why), hint=_("name one of them: GROUP:PATH")
+        )
+    here = home / tops[0]
+    if fetched.damaged or not here.exists():
+        raise PreflightError(_("{source} could not be fetched from {target}; nothing was queued", name, run.target))
+    sha256, _size = inputs.content_of(here)
+    if not connection.target.host:
+        return {"path": str(here), "sha256": sha256}
+    place = f"{plan.root}/{rundir.CONTROL}/{FOLDER}/{run.study}/{run.name}/{sha256[:16]}"
+    files = {file: digest for file, digest in found.items() if digest}
+    send.send_files(connect_for_transfer(plan.place or plan.target, plan.project), home, place, files, progress)
+    return {"path": f"{place}/{tops[0]}", "sha256": sha256}
+
+
+def _top(home: Path, file: str, found: Mapping[str, str]) -> str:
+    """Return the file or folder that an artifact's file belongs to: their common folder where there are several."""
+    if len(found) == 1:
+        return file
+    parts = [name.split("/") for name in found]
+    common = []
+    for each in zip(*parts, strict=False):
+        if len(set(each)) > 1:
+            break
+        common.append(each[0])
+    return "/".join(common) if common and (home / "/".join(common)).is_dir() else file

@@ -1,0 +1,187 @@
+"""Runs that need others, on a plain host: they wait on it without a device, take what they need, or never start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs.agent.reasons import codes
+from oelm_jobs.agent.states import State
+from oelm_jobs.errors import PreflightError
+from oelm_jobs.project import Project
+from oelm_jobs.stored_run import StoredRun
+from tests.support import end_all, read, wait_until
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import json, os, sys, time
+lr, seed, hold, init = sys.argv[1:5]
+open(os.path.join(hold, "began-" + os.environ["OELM_RUN"]), "w").close()
+while os.path.exists(os.path.join(hold, "hold-" + os.environ["OELM_RUN"])):
+    time.sleep(0.05)
+if os.path.exists(os.path.join(hold, "fail-" + os.environ["OELM_RUN"])):
+    sys.exit("it fails")
+before = json.load(open(init)) if init != "none" else []
+json.dump([*before, float(lr), int(seed)], open("model.json", "w"))
+"""
+PRE = """
+factors = ["lr"]
+seeds = [1, 2]
+[program]
+command = "python step.py {{lr}} {{seed}} {hold} {init}"
+checkpoint = "model.json"
+best = "model.json"
+[settings]
+[groups]
+"""
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """The folder of files that let runs wait or fail."""
+    (tmp_path / "hold").mkdir()
+    return tmp_path / "hold"
+
+
+@pytest.fixture
+def mine(tmp_path: Path, hold: Path) -> Iterator[Project]:
+    folder = tmp_path / "mine"
+    (folder / "jobs").mkdir(parents=True)
+    (folder / "step.py").write_text(SCRIPT)
+    study(folder, "pre", hold, "none", "base = { lr = 0.5, gpus = 0 }")
+    taken = 'inputs = { init = "pre/base:best" }'
+    study(folder, "tune", hold, "{init}", f"tuned = {{ lr = 0.25, gpus = 0, {taken} }}")
+    other = tmp_path / "other"
+    (folder / "jobs" / "targets.toml").write_text(
+        f'[local]\nkind = "local"\npython = "{sys.executable}"\n'
+        f'[other]\nkind = "local"\nroot = "{other}"\npython = "{sys.executable}"\n'
+    )
+    yield Project(folder, say=lambda text: None)
+    for path in hold.iterdir():
+        path.unlink()
+    end_all(folder)
+    end_all(other)
+
+
+def study(folder: Path, name: str, hold: Path, init: str, groups: str) -> None:
+    (folder / "jobs" / f"{name}.toml").write_text(PRE.format(hold=hold, init=init) + groups + "\n")
+
+
+def submit(project: Project, study: str, target: str = "local", **more: object) -> None:
+    project.submit(project.plan(study, target, mode="parallel", **more))  # type: ignore
+
+
+def runs(project: Project, study: str) -> dict[str, StoredRun]:
+    return {run.name: run for run in project.refresh().runs if run.study == study}
+
+
+def ended(project: Project, study: str) -> dict[str, StoredRun]:
+    def all_over() -> dict[str, StoredRun] | None:
+        found = runs(project, study)
+        return found if all(run.state.is_final for run in found.values()) else None
+
+    return wait_until(all_over, f"the end of {study}")
+
+
+def test_a_run_waits_on_the_target_and_takes_what_was_made(mine: Project, hold: Path) -> None:
+    (hold / "hold-base").touch()
+    submit(mine, "pre")
+    submit(mine, "tune")
+    waiting = wait_until(lambda: _waits(mine), "a wait that is told")
+    assert waiting.reason == "waiting for base, which it needs" and not waiting.progress.get("devices")
+    assert ended_one(mine, "tune", "tuned-s2").state is State.DONE  # its own base is over
+    assert not (hold / "began-tuned").exists()
+    (hold / "hold-base").unlink()
+    assert {run.state for run in ended(mine, "tune").values()} == {State.DONE}
+    known = runs(mine, "tune")["tuned-s2"]
+    assert json.loads(Path(known.run_dir, "work", "model.json").read_text()) == [0.5, 2, 0.25, 2]
+    row = read(Path(known.run_dir, ".oelm", "inputs.json"))["inputs"][0]
+    source = Path(row["path"])
+    assert source == Path(runs(mine, "pre")["base-s2"].run_dir, "work", "model.json")
+    assert row["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert (row["input"], row["run"], row["artifact"]) == ("init", "base-s2", "best")
+
+
+def _waits(project: Project) -> StoredRun | None:
+    run = runs(project, "tune")["tuned"]
+    return run if run.state is State.QUEUED and "waiting_for_needed" in codes(run.reason) else None
+
+
+def ended_one(project: Project, study: str, name: str) -> StoredRun:
+    return wait_until(lambda: run if (run := runs(project, study)[name]).state.is_final else None, f"the end of {name}")
+
+
+def test_what_needs_a_run_that_fails_never_starts_and_says_why(mine: Project, hold: Path) -> None:
+    (hold / "hold-base").touch()
+    (hold / "fail-base").touch()
+    groups = (
+        'a = { lr = 1.0, gpus = 0, needs = ["pre/base-s1"] }',
+        'b = { lr = 2.0, gpus = 0, needs = ["a"] }',
+        'c = { lr = 3.0, gpus = 0, needs = ["a"], when = "always" }',
+    )
+    study(mine.folder, "tune", hold, "none", "\n".join(groups))
+    submit(mine, "pre")
+    submit(mine, "tune", seeds=[1])
+    wait_until(lambda: (hold / "began-base").exists(), "the start of what is needed")
+    (hold / "hold-base").unlink()
+    found = ended(mine, "tune")
+    assert found["a"].state is State.CANCELLED and "needed_failed" in codes(found["a"].reason)
+    assert found["a"].reason.startswith("not started: base, which it needs, failed: ")
+    assert found["b"].state is State.CANCELLED and "needed_cancelled" in codes(found["b"].reason)
+    assert found["c"].state is State.DONE
+    assert not (hold / "began-a").exists() and not (hold / "began-b").exists()
+    with pytest.raises(PreflightError, match=r"a needs pre/base: it is FAILED: .*; nothing was queued"):
+        submit(mine, "tune", seeds=[1])
+
+
+def test_a_waiting_run_is_cancelled_at_once_and_what_it_waits_for_goes_on(mine: Project, hold: Path) -> None:
+    (hold / "hold-base").touch()
+    submit(mine, "pre", seeds=[1])
+    submit(mine, "tune", seeds=[1])
+    wait_until(lambda: _waits(mine), "a wait that is told")
+    mine.cancel(runs(mine, "tune")["tuned"])
+    assert ended_one(mine, "tune", "tuned").state is State.CANCELLED
+    assert runs(mine, "pre")["base"].state is State.RUNNING
+
+
+def test_what_was_never_submitted_is_refused_by_name(mine: Project) -> None:
+    with pytest.raises(PreflightError, match="tuned needs pre/base: it was not submitted; nothing") as error:
+        submit(mine, "tune")
+    assert "oelm-submit --study pre --target local --group base" in error.value.hint
+    assert not runs(mine, "tune")
+
+
+def test_what_is_gone_or_was_made_anew_is_named(mine: Project, hold: Path) -> None:
+    submit(mine, "pre")
+    sources = ended(mine, "pre")
+    Path(sources["base-s2"].run_dir, "work", "model.json").unlink()
+    with pytest.raises(PreflightError, match="pre/base-s2:best is not there any more on target local"):
+        submit(mine, "tune")
+    (hold / "fail-tuned").touch()
+    submit(mine, "tune", seeds=[1])
+    assert ended(mine, "tune")["tuned"].state is State.FAILED
+    (hold / "fail-tuned").unlink()
+    Path(sources["base"].run_dir, "work", "model.json").write_text("[0.9, 1]")
+    submit(mine, "tune", seeds=[1])
+    found = ended(mine, "tune")["tuned"]
+    assert found.state is State.FAILED and "input_changed" in codes(found.reason)
+
+
+def test_what_lies_on_another_target_has_to_be_done_and_is_brought(mine: Project, hold: Path) -> None:
+    (hold / "hold-base").touch()
+    submit(mine, "pre", "other", seeds=[1])
+    with pytest.raises(PreflightError, match="it is (RUNNING|QUEUED) on target other; nothing was queued"):
+        submit(mine, "tune", seeds=[1])
+    (hold / "hold-base").unlink()
+    ended(mine, "pre")
+    submit(mine, "tune", seeds=[1])
+    found = ended(mine, "tune")["tuned"]
+    assert json.loads(Path(found.run_dir, "work", "model.json").read_text()) == [0.5, 1, 0.25, 1]
+    row = read(Path(found.run_dir, ".oelm", "inputs.json"))["inputs"][0]
+    assert row["path"].startswith(str(mine.folder))
