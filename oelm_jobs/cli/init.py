@@ -48,21 +48,34 @@ NO_HOST = "none"
     help=_("Copy this example, a study of a small program, to see how one is done."),
 )
 @click.option(
+    "--from",
+    "sweep",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="SWEEP.yaml",
+    help=_("Make the study of this W&B sweep; what a study can't say is named line by line."),
+)
+@click.option(
     "--host",
     "given",
     multiple=True,
     metavar="NAME,NAME",
     help=_("Hosts that ssh reaches by that name and that become targets; nothing is connected to."),
 )
-def main(folder: Path, kind: str | None, text: str | None, example: str | None, given: tuple[str, ...]) -> None:
+def main(
+    folder: Path, kind: str | None, text: str | None, example: str | None, sweep: Path | None, given: tuple[str, ...]
+) -> None:
     """Make a project of a folder: a study, a file of targets, lines for .gitignore.
 
     Targets are partitions that sinfo tells on a cluster, and those hosts of ~/.ssh/config that you name; nothing is
     connected to. Nothing that exists is overwritten: in a project it adds what is missing.
     """
     from ..scaffold import command as of_command
-    from ..scaffold import existing, files, targets
+    from ..scaffold import existing, files, targets, wandb_sweep
 
+    if sweep is not None and (
+        others := [o for o, v in (("--study", kind), ("--command", text), ("--example", example)) if v]
+    ):
+        raise UsageError(_("--from and {option} exclude each other", others[0]))
     if example is not None and (kind is not None or text is not None):
         raise UsageError(_("--example and {option} exclude each other", "--study" if kind is not None else "--command"))
     if text is not None and kind == "reference":
@@ -70,11 +83,16 @@ def main(folder: Path, kind: str | None, text: str | None, example: str | None, 
     check_home(folder.resolve())
     found = existing.look(folder)
     there = [path.stem for path in study_files(folder) if path.parent.name == "jobs"]
-    kind = kind or ("script" if text is not None else "" if there or example else _ask_kind(found))
+    kind = kind or ("script" if text is not None else "" if there or example or sweep else _ask_kind(found))
     copied = examples.program(example) if example else {}
     studies: dict[str, str] = {}
     lacking = ""
-    if kind == "script":
+    if sweep is not None:
+        swept = wandb_sweep.study(sweep, folder)
+        studies, lacking = {swept.study.name: swept.study.text}, swept.study.lacking
+        for remark in swept.remarks:
+            narrate(_("{path}: {what}", str(sweep), remark))
+    elif kind == "script":
         text = text if text is not None else _ask_command()
         new = of_command.study(text, folder)
         studies, lacking = {new.name: new.text}, new.lacking
