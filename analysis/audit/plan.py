@@ -13,7 +13,7 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.programs import built_in
 from oelm_jobs.programs.length import KEY
 from oelm_jobs.spec.study import FINAL_VAL_LOSS, Hypothesis, Study
-from oelm_jobs.study import sweep
+from oelm_jobs.study import blocks, sweep
 
 SEARCH = ("tuned", "sweep", "budget", "selection")
 """Keys of a plan that are about what is tried before anything is confirmed."""
@@ -103,8 +103,8 @@ def _budget(study: Study) -> dict[str, Any]:
     """Return how much each group is given, for each of the seeds."""
     combinations = len(sweep.settings(study.sweep)) if study.sweep is not None else 1
     length = study.program.length if study.program is not None else KEY
-    steps = study.settings.get(length) if length else None
-    return {"combinations": combinations, "steps": steps}
+    steps = {name: within.settings.get(length) if length else None for name, within in blocks.each(study).items()}
+    return {"combinations": combinations, "steps": steps if study.blocks else steps[""]}
 
 
 def _selection(study: Study) -> dict[str, Any] | None:

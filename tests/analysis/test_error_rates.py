@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from oelm_jobs.analysis import statistics
-from oelm_jobs.analysis.judging import limits
+from oelm_jobs.analysis.judging import blocks, limits, verdicts
+from oelm_jobs.analysis.judging.verdicts import Verdict
 from scipy import special, stats
 
+from . import block_designs
 from .designs import DESIGNS, DRAWS, LEVEL, UNSOUND, Design, most, rates
 
-BY_NAME = {design.name: design for design in (*DESIGNS, *UNSOUND)}
+ALL = (*DESIGNS, *block_designs.DESIGNS)
+BY_NAME = {design.name: design for design in (*ALL, *UNSOUND)}
 Patch = pytest.MonkeyPatch
 
 
@@ -31,7 +34,7 @@ def test_the_tolerance_tells_seven_per_cent_from_five() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+@pytest.mark.parametrize("design", ALL, ids=lambda design: design.name)
 def test_verdicts_and_bounds_err_as_seldom_as_they_say(design: Design) -> None:
     assert not errs(design)
 
@@ -46,6 +49,11 @@ def test_verdicts_on_the_seeds_that_chose_err_and_those_on_fresh_seeds_do_not(na
 def normal(_df: float, alpha: float) -> float:
     """What z has in place of t's quantile."""
     return float(special.ndtri(1 - alpha))
+
+
+def uncorrected(verdict: Verdict, estimate: statistics.Estimate, alpha: float, _shares: int = 1) -> Verdict:
+    """Each block refutes at the whole error."""
+    return verdicts.tested(verdict, estimate, alpha)
 
 
 def no_holm(_p_values: Sequence[float], alphas: Sequence[float]) -> list[float]:
@@ -71,6 +79,14 @@ BROKEN: dict[str, tuple[str, Callable[[Patch], None]]] = {
     "rounds taken for independent": (
         "speed trial, 21 rounds, each like the one before by 0.7",
         lambda patch: patch.setattr(statistics, "independent_share", lambda _values: 1.0),
+    ),
+    "a refutation by each block at the whole error": (
+        "each of 4 blocks, 3 pairs, all on the margin",
+        lambda patch: patch.setattr(blocks, "tested", uncorrected),
+    ),
+    "blocks of the same seeds taken for independent": (
+        "mean of 4 blocks, 3 pairs, correlated by 0.9",
+        lambda patch: patch.setattr(blocks, "_means", lambda _blocks: ([], ())),
     ),
     "ratios of what is near zero": (
         "ratio, 3 pairs, spread 0.6 of the mean",

@@ -76,6 +76,7 @@ def test_each_block_of_a_trainer_has_the_hash_of_its_own_data(project: Path) -> 
     assert [name for name, _study in mine.token_files(project / "data" / "novels")] == ["train.bin", "val.bin"]
     known = lock.read(mine.lock())
     assert known is not None and known.data == plan.data_hash and [*known.plan["blocks"]] == ["novels", "stories"]
+    assert known.plan["budget"]["steps"] == {"novels": 6, "stories": 12}
     write_tokens(project / "data" / "stories" / "train.bin", 6000, 64)
     changed = mine.plan(blocks=["stories"])
     with pytest.raises(ConfigurationError, match="the data are other ones than were locked"):
