@@ -233,6 +233,7 @@ def look(study: Study, runs: Sequence[LoadedRun], goals: Goals | None, choice: C
         findings=(),
     )
     said = [*_unequal(study, found), *_unlike(study, found), *_reused(study, runs), *_confirmed(tuned)]
+    said += _confirmed_otherwise(study, tuned)
     said += [*_changed(study, choice, found, best)] if choice is not None else []
     return replace(tuned, findings=tuple(said))
 
@@ -299,6 +300,22 @@ def _confirmed(tuned: Tuning) -> list[AuditFinding]:
         said.append(
             _warning(_("the choice has no record (oelm-submit --confirm makes it): it is that of the trials now"))
         )
+    return said
+
+
+def _confirmed_otherwise(study: Study, tuned: Tuning) -> list[AuditFinding]:
+    """Return in what a group's confirming runs differ from its trials: these then chose for something else."""
+    said = []
+    for effort in tuned.efforts:
+        runs = [trial.run for trial in effort.trials if trial.run is not None]
+        known = {d.key for d in configurations.differences(runs, study)}
+        both = configurations.differences([*runs, *tuned.confirming[effort.group]], study)
+        if runs and (keys := [d.key for d in both if d.is_unfair and d.key not in known]):
+            text = _(
+                "{group}: the runs that confirm differ from its trials in {keys}: what was tuned is not what is judged",
+                effort.group, keys,
+            )  # fmt: skip
+            said.append(_warning(text, effort.group))
     return said
 
 

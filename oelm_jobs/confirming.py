@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from .analysis import told, tuning
 from .analysis.audit import choice as choices
 from .analysis.reading import loading, replicates
 from .errors import UsageError, few
-from .locking import ensure_locked
+from .locking import ensure_locked, fingerprints
 from .names import CONFIRM
 from .reporting import report_on
 from .study.tuning import confirming
@@ -74,6 +74,7 @@ def choose(project: Path, study: Study, warn: Callable[[str], None]) -> Confirma
         warn(finding.text)
     if known is None:
         _see_that_all_is_over(study, tuned)
+        _see_that_trials_are_of(study, tuned, fingerprints(project, study, warn)[0])
         metric, goal = tuning.selection_metric(study, goals)
         known = choices.made(
             study.name, tuning.recorded(tuned.efforts, tuned.best), metric=metric, goal=goal, seeds=study.seeds,
@@ -128,6 +129,25 @@ def _see_that_all_is_over(study: Study, tuned: tuning.Tuning) -> None:
             _("no trial of {groups} has a result, so nothing can be chosen", without),
             hint=_("oelm-status shows why they failed; sweep other values"),
         )
+
+
+def _see_that_trials_are_of(study: Study, tuned: tuning.Tuning, planned: Mapping[str, str]) -> None:
+    """See that the trials are what the study says now: else they choose for something that nobody confirms.
+
+    Args:
+        planned: The fingerprint that each trial has by the study; nothing where its data aren't here.
+    """
+    runs = [trial.run for effort in tuned.efforts for trial in effort.trials if trial.run is not None]
+    others = [run.name for run in runs if run.fingerprint and planned.get(run.name, run.fingerprint) != run.fingerprint]
+    if others:
+        raise UsageError(
+            _(
+                "{path}: these trials were run with another configuration or other data than the study has now, so "
+                "nothing is chosen: {runs}",
+                str(study.path), few(others),
+            ),
+            hint=_("put the study back, or run them anew: {command}", f"oelm-submit --study {study.name} --rerun"),
+        )  # fmt: skip
 
 
 def _named(tuned: tuning.Tuning, state: str) -> Sequence[str]:

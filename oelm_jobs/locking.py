@@ -59,7 +59,7 @@ def lock_rules(project: Path, study: Study | str | None, warn: Callable[[str], N
     path = ledger.lock_path(project, study)
     known = locks.load(project, study)
     newest = known.newest if known is not None else None
-    fingerprints, data = _fingerprints(project, study, warn)
+    prints, data = fingerprints(project, study, warn)
     code = snapshot.take(project, is_script=study.program is not None).train_code
     if newest is not None:
         changes = [change.said for change in plan_changes(newest.plan, plan_of(study))]
@@ -77,7 +77,7 @@ def lock_rules(project: Path, study: Study | str | None, warn: Callable[[str], N
         if changes:
             warn(_("It was locked before, which the report will say: {changes}", few(changes)))
     content = lock.content(
-        study, report.runs, fingerprints, report.made_at,
+        study, report.runs, prints, report.made_at,
         code=code, data=data, before=newest.sha256 if newest is not None else "",
     )  # fmt: skip
     ledger.append_lock(project, study.name, json.loads(content))
@@ -91,12 +91,17 @@ def _shown(seeds: Sequence[int]) -> list[str]:
     return [*map(str, seeds)]
 
 
-def _fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> tuple[dict[str, str], DataHash]:
-    """Return the fingerprints of the study's runs, and the hash over its data; nothing while the data aren't here."""
+def fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> tuple[dict[str, str], DataHash]:
+    """Return the fingerprint of each run of a study, by name, and the hash over its data; nothing while the data aren't
+    here.
+
+    Args:
+        warn: Is told why not.
+    """
     try:
         data_hash = preflight.data_hash(connect(LOCAL, project), project, study)
         runs = plan_runs(study, replace(LOCAL, root=str(project)), data_hash=data_hash)
     except OelmError as error:
-        warn(_("The lock has no fingerprints of runs: {why}", str(error)))
+        warn(_("Fingerprints of the study's runs are not known: {why}", str(error)))
         return {}, ""
     return {run.name: run.fingerprint for run in runs}, data_hash

@@ -60,6 +60,16 @@ def test_what_is_tuned_is_chosen_by_all_trials_recorded_locked_and_confirmed(tun
     assert trials.returncode == 1, "two trials fail, which were tried all the same"
     shown = oelm("submit", "--confirm", "--dry-run").stdout
     assert "adam: lr = 0.001  (6 trials, 0 failed)" in shown and "sgd: lr = 0.01  (6 trials, 2 failed)" in shown
+    study = tuning / "jobs" / "tune.toml"
+    as_tried = study.read_text()
+    study.write_text(
+        as_tried.replace('optimizer = "sgd"', 'optimizer = "adam"').replace(
+            'optimizer = "adam"', 'optimizer = "sgd"', 1
+        )
+    )
+    other = oelm("submit", "--confirm", "--dry-run", check=False)
+    assert other.returncode == 2 and "another configuration" in " ".join(other.stderr.split())
+    study.write_text(as_tried)
     place = tuning / "experiments" / "tune"
     assert not place.exists(), "a dry run leaves nothing behind"
     oelm("submit", "--confirm", "--mode", "parallel", "--wait", "--json")

@@ -186,6 +186,13 @@ CHEATS: dict[str, tuple[Attempt, list[str]]] = {
         lambda runs: trial(runs, "gpt_base", 1e-3, 101) and None,
         ["seeds 101 are to confirm the choice, and were tried with before: gpt_base-s101-max_lr_1e-3"],
     ),
+    "an arm is another one when it is confirmed": (
+        lambda runs: [
+            anew(runs, "oelm_freeze", seed, "confirm", train={"max_lr": 3e-3, "d_ff": 1024}, final_loss=3.0)
+            for seed in FRESH
+        ] and None,
+        ["oelm_freeze: the runs that confirm differ from its trials in d_ff"],
+    ),
     "a run confirms other values": (
         lambda runs: confirming(runs, "oelm_freeze", 102, 1e-3) and None,
         ["oelm_freeze-s102-confirm confirms nothing, since its values are not those that were chosen: left out"],
