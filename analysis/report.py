@@ -19,7 +19,7 @@ from .audit.choice import Choice
 from .audit.lock import Lock, deviations, rule_deviations
 from .findings import AuditFinding
 from .judging import speed
-from .judging.evidence import COUNT_METRICS, LOSS_METRICS
+from .judging.evidence import COUNT_METRICS, LOSS_METRICS, TEST_METRICS
 from .judging.verdicts import Circumstances, Verdict, judge
 from .reading import reference, replicates
 from .reading.loaded_run import LoadedRun, told_apart
@@ -237,7 +237,7 @@ def circumstances(
     notes: list[Sentence] = []
     if any(finding.key == "interim" and set(finding.groups) & {h.group, h.against} for finding in found):
         notes.append(_("interim"))
-    if h.metric in LOSS_METRICS or h.is_told:
+    if h.metric in (*LOSS_METRICS, *TEST_METRICS) or h.is_told:
         notes += [f.text for f in concerned if f.severity == findings.WARNING and f.is_doubt]
     trial = None
     undecidable = next((d.reason for d in disputes if d.group in (h.group, h.against)), None)

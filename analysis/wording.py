@@ -32,6 +32,8 @@ METRIC_WORDS = {
     "final_val_loss": _("final validation loss"),
     "best_val_ppl": _("best validation PPL"),
     "best_val_loss": _("best validation loss"),
+    "final_test_ppl": _("final test PPL"),
+    "final_test_loss": _("final test loss"),
     "trainable_params": _("number of trainable parameters"),
     "total_params": _("number of parameters"),
     "speed": _("training speed"),

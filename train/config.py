@@ -117,6 +117,9 @@ class TrainConfig:
 
     data_path: str = _option("data/tiny_stories/train.bin", "path", "training tokens, flat little-endian uint16")
     val_data_path: Optional[str] = _option(None, "path", "validation tokens (default: val.bin beside them)", type=str)
+    test_data_path: Optional[str] = _option(
+        None, "path", "tokens on which the last step's model is measured, once; none: it isn't", type=str
+    )
     out_dir: Optional[str] = _option(None, "path", "run directory; without it nothing is kept", type=str)
     resume: str = _option(
         "auto", "path", "auto: newest good checkpoint in out_dir; none: start over; or a checkpoint's path"
@@ -134,8 +137,8 @@ LATER = ("freeze_q", "freeze_k", "freeze_layers", "freeze_from_step", "qk_norm",
 """Keys that came after results were published. At its default such a key is neither recorded nor hashed, so that runs
 from before it are still known as the same ones.
 """
-UNRECORDED = (*LATER, "deterministic")
-"""Those, and a key of execution that came after them: it is not recorded at its default either."""
+UNRECORDED = (*LATER, "deterministic", "test_data_path")
+"""Those, and keys of other kinds that came after them: they are not recorded at their default either."""
 
 # The order in which a person reads a command: what it is, how big, how much at a time, how long, where.
 # fmt: off
@@ -145,7 +148,8 @@ _READING_ORDER = (
     "batch_size", "gradient_accumulation_steps", "max_steps", "warmup_steps", "max_lr", "min_lr", "weight_decay",
     "grad_clip", "beta1", "beta2", "seed", "data_seed", "init_from", "val_interval", "val_batches", "log_interval",
     "save_interval", "keep_last", "keep_every", "use_amp", "compile", "deterministic", "num_workers", "data_path",
-    "val_data_path", "out_dir", "resume", "use_tensorboard", "use_wandb", "wandb_project", "wandb_run_name",
+    "val_data_path", "test_data_path", "out_dir", "resume", "use_tensorboard", "use_wandb", "wandb_project",
+    "wandb_run_name",
 )
 # fmt: on
 assert sorted(_READING_ORDER) == sorted(FIELDS), "every flag has its place in the reading order"

@@ -11,7 +11,7 @@ import json
 import os
 import queue
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
@@ -60,6 +60,14 @@ class DataRecord:
     """Length of the validation file."""
     tokenizer: str
     """The tokenizer's name by the manifest; empty without one."""
+    test_sha256: str = ""
+    """Hash of the file that the last step is tested on; empty where there is none."""
+    test_tokens: int = 0
+    """Length of that file."""
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return it as it is recorded: without a test file where there is none."""
+        return {key: value for key, value in asdict(self).items() if value or not key.startswith("test_")}
 
 
 def default_val_path(data_path: str) -> str:
@@ -96,8 +104,10 @@ def open_tokens(path: str, seq_len: int) -> TokenFile:
     return TokenFile(path, np.memmap(path, dtype="<u2", mode="r"))
 
 
-def verify(train: TokenFile, val: TokenFile, vocab_size: int) -> Tuple[DataRecord, List[str]]:
-    """Read both files once, compare them with the manifest where there is one; return the record and warnings.
+def verify(
+    train: TokenFile, val: TokenFile, vocab_size: int, test: Optional[TokenFile] = None
+) -> Tuple[DataRecord, List[str]]:
+    """Read the files once, compare them with the manifest where there is one; return the record and warnings.
 
     Raises:
         DataError: a token id is outside the vocabulary, or a file is not the one that its manifest describes.
@@ -105,7 +115,7 @@ def verify(train: TokenFile, val: TokenFile, vocab_size: int) -> Tuple[DataRecor
     warnings: List[str] = []
     hashes = []
     tokenizer = ""
-    for file in (train, val):
+    for file in (train, val) if test is None else (train, val, test):
         digest, largest = _scan(file)
         if largest >= vocab_size:
             raise DataError(
@@ -133,6 +143,8 @@ def verify(train: TokenFile, val: TokenFile, vocab_size: int) -> Tuple[DataRecor
                     )
         hashes.append(digest)
     record = DataRecord(hashes[0], hashes[1], train.num_tokens, val.num_tokens, tokenizer)
+    if test is not None:
+        record = replace(record, test_sha256=hashes[2], test_tokens=test.num_tokens)
     return record, list(dict.fromkeys(warnings))
 
 

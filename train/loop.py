@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from . import checkpoint, state
-from .data import TrainingBatches
+from .data import TokenFile, TrainingBatches
 from .errors import Diverged
 from .optimizer import learning_rate
 from .peak_rates import mfu
-from .records import Records, speed_line, step_line, validation_line
+from .records import Records, perplexity, speed_line, step_line, validation_line
 from .sentences import _
 from .stepping import Stepper
 from .treatment import note_freezing
@@ -232,14 +232,17 @@ class Trainer:
         if at_interval is not None and progress.step == config.max_steps and not at_interval.is_full:
             rest = self._measure(windows, whole)
             measured = combine(at_interval, rest, self.val_file) if rest is not None else None
+        tested = self._test() if measured is not None and progress.step == config.max_steps else {}
         progress.val_s += time.perf_counter() - start
-        if at_interval is None or measured is None:
+        if at_interval is None or measured is None or tested is None:
             return False
         found = {"val_loss": measured.loss, "val_tokens": measured.num_tokens, "val_full": measured.is_full}
-        progress.last = dict(progress.last, time=time.time(), **found)
+        progress.last = dict(progress.last, time=time.time(), **found, **tested)
         if measured is not at_interval:  # the end of the curve, beside the end result
             progress.last["val_loss_sampled"] = at_interval.loss
         self.records.say(validation_line(measured.loss))
+        if tested:
+            self.records.say(f"Test Loss: {tested['test_loss']:.4f} | Test PPL: {perplexity(tested['test_loss']):.2f}")
         if "mfu" in progress.last:
             self.records.say(speed_line(progress.last["tokens_per_s"], progress.last["mfu"]))
         self.records.add_metrics(progress.last)
@@ -247,7 +250,7 @@ class Trainer:
         if not math.isfinite(measured.loss):
             raise Diverged(_("validation loss is {loss} at step {step}", str(measured.loss), progress.step))
         if progress.step == config.max_steps:
-            progress.final = dict(step=progress.step, loss=progress.last.get("loss"), **found)
+            progress.final = dict(step=progress.step, loss=progress.last.get("loss"), **found, **tested)
         # Like is compared with like: the same sequences at every step, also at the last.
         if not progress.best or at_interval.loss < progress.best["val_loss"]:
             progress.best = {"step": progress.step, "val_loss": at_interval.loss}
@@ -256,14 +259,32 @@ class Trainer:
         progress.validated = True
         return True
 
-    def _measure(self, first: int, last: int) -> Optional[Measurement]:
+    def _test(self) -> Optional[Dict[str, Any]]:
+        """Return what is recorded of a measurement on the test file, nothing without one; None if a signal cut it
+        short.
+        """
+        file = self.parts.test_file
+        if file is None:
+            return {}
+        measured = self._measure(0, file.windows(self.config.seq_len), file)
+        return None if measured is None else {"test_loss": measured.loss, "test_tokens": measured.num_tokens}
+
+    def _measure(self, first: int, last: int, file: Optional[TokenFile] = None) -> Optional[Measurement]:
         def should_stop() -> bool:
             self._beat()
             return self._stop_wanted()
 
         parts, whole = self.parts, self.stepper.compiled
         return measure(
-            self.model, self.val_file, parts.config, parts.world, parts.precision, first, last, should_stop, whole
+            self.model,
+            file or self.val_file,
+            parts.config,
+            parts.world,
+            parts.precision,
+            first,
+            last,
+            should_stop,
+            whole,
         )
 
     def _beat(self, always: bool = False) -> None:

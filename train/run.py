@@ -11,7 +11,6 @@ import shutil
 import threading
 import time
 import traceback
-from dataclasses import asdict
 from typing import Any, Dict, List, Optional
 
 from . import checkpoint, environment, memory, state
@@ -110,16 +109,17 @@ class _Attempt:
             records.say(f"Warning: {warning}")
         train_file = open_tokens(config.data_path, config.seq_len)
         val_file = open_tokens(config.val_data_path or default_val_path(config.data_path), config.seq_len)
-        data, warnings = world.from_main(lambda: verify(train_file, val_file, config.vocab_size))
+        test_file = open_tokens(config.test_data_path, config.seq_len) if config.test_data_path else None
+        data, warnings = world.from_main(lambda: verify(train_file, val_file, config.vocab_size, test_file))
         for warning in warnings:
             records.say(f"Warning: {warning}")
-        self.facts["data"] = asdict(data)
+        self.facts["data"] = data.to_dict()
         model = Transformer(config)
         model.to(world.device)
         optimizer = build_optimizer(model, config)
         precision = Precision(config, world.device)
         self.facts.update(parameters=model.count_parameters(), precision=precision.name)
-        parts = state.Parts(config, world, model, optimizer, precision, data, train_file, val_file)
+        parts = state.Parts(config, world, model, optimizer, precision, data, train_file, val_file, test_file)
         resumption = self._resume(parts)
         progress = self.progress = resumption.progress
         self.facts.update(resumed_from=resumption.from_step)

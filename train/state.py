@@ -91,6 +91,8 @@ class Parts:
     """What the files below hold."""
     train_file: TokenFile
     val_file: TokenFile
+    test_file: Optional[TokenFile] = None
+    """On which the last step's model is measured; None where it isn't."""
 
     @property
     def global_batch(self) -> int:
@@ -109,7 +111,7 @@ def checkpoint_content(parts: Parts, progress: Progress, treatment: Dict[str, An
         "progress": asdict(progress),
         "treatment": treatment,
         "config": configuration.to_dict(parts.config),
-        "data": asdict(parts.data),
+        "data": parts.data.to_dict(),
         "world": _describe_world(parts),
         "global_batch": parts.global_batch,
         "fingerprint": configuration.scientific_hash(parts.config, parts.global_batch),

@@ -23,6 +23,8 @@ from ..findings import DECLARED, NOTE, UNFAIR, WARNING, AuditFinding, warning
 from ..reading import foreign, reference
 from ..reading.loaded_run import LoadedRun, perplexity
 
+DATA = ("train_sha256", "val_sha256", "test_sha256")
+"""Hashes of what a run of the built-in trainer read."""
 CHANGED = "changed_outside"
 """Code of the remark that code or data changed while a run went on."""
 
@@ -31,7 +33,7 @@ def arm(run: LoadedRun) -> fairness.Arm:
     """Return the run as the comparison sees it."""
     recorded = {
         "global_batch": run.global_batch,
-        "data": "+".join(str(run.data[key])[:12] for key in ("train_sha256", "val_sha256") if run.data.get(key)),
+        "data": "+".join(str(run.data[key])[:12] for key in DATA if run.data.get(key)),
         "torch_version": run.versions.get("torch"),
         "train_code": run.provenance.get("train_code"),
         "precision": run.precision,

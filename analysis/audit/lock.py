@@ -172,7 +172,7 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sent
     for run in runs:
         known = lock.fingerprints.get(run.name)
         data, locked = data_of(run), hash_in(lock.data, of_tag(study, run.tag)[0])
-        if locked and data and data != locked:
+        if locked and data and locked not in data:
             found.append(_("{run} was run on other data than locked", run.name))
         elif known and run.fingerprint and run.fingerprint != known:
             found.append(_("{run} was run with another configuration or other data than locked", run.name))
@@ -181,10 +181,12 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sent
     return found
 
 
-def data_of(run: LoadedRun) -> str:
-    """Return the hash over the data that a run of the built-in trainer read; empty where its records don't say."""
-    files = [run.data.get(key) for key in ("train_sha256", "val_sha256")]
-    return hashlib.sha256("\n".join(map(str, files)).encode()).hexdigest() if all(files) else ""
+def data_of(run: LoadedRun) -> list[str]:
+    """Return the hash over the data that a run of the built-in trainer read, where it was tested that with the test
+    file as well; nothing where its records don't say.
+    """
+    files = [str(run.data[key]) for key in ("train_sha256", "val_sha256", "test_sha256") if run.data.get(key)]
+    return [hashlib.sha256("\n".join(files[:count]).encode()).hexdigest() for count in range(2, len(files) + 1)]
 
 
 def _locked_late(runs: tuple[str, ...]) -> Sentence:

@@ -19,6 +19,8 @@ from ..reading.loaded_run import LoadedRun, Series, perplexity
 
 LOSS_METRICS = ("final_val_ppl", "final_val_loss", "best_val_ppl", "best_val_loss")
 """Metrics that are read off validations."""
+TEST_METRICS = ("final_test_ppl", "final_test_loss")
+"""Metrics of the last step on the test file."""
 COUNT_METRICS = {"trainable_params": "trainable", "total_params": "total"}
 """Metrics that are exact, with the count of parameters that each is."""
 RATE_METRICS = {"speed": "tokens_per_s", "gpu_hours": "gpu_hours"}
@@ -84,6 +86,7 @@ def gather(hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], *, m
             return Evidence(missing=_("group {group} has no validation yet", without))
     chosen, is_paired = _pair(chosen, notes) if may_pair else (chosen, False)
     compared = _told if hypothesis.is_told else _losses if metric in LOSS_METRICS else _rates
+    compared = _tests if metric in TEST_METRICS and not hypothesis.is_told else compared
     return compared(hypothesis, chosen, is_paired, notes)
 
 
@@ -204,6 +207,23 @@ def _losses(hypothesis: Hypothesis, arms: Arms, is_paired: bool, notes: list[Sen
         )
     group, against = map(tuple, values)
     return Evidence(group=group, against=against, is_paired=is_paired, step=step, notes=tuple(notes))
+
+
+def _tests(hypothesis: Hypothesis, arms: Arms, is_paired: bool, notes: list[Sentence]) -> Evidence:
+    """Return losses of the last step on the test file."""
+    values: list[list[Value | None]] = [[], []]
+    ends = {run.test.step for arm in arms for run in arm if run.test is not None}
+    for row, arm in zip(values, arms, strict=True):
+        for run in arm:
+            if run.test is None and not run.diverged:
+                notes.append(_("{run} left out: it was not measured on test data", run.name))
+                row.append(None)
+                continue
+            loss = math.inf if run.test is None or run.diverged else run.test.loss
+            row.append(_value(run, loss if hypothesis.metric.endswith("_loss") else perplexity(loss)))
+    if len(ends) > 1:
+        notes.append(_("the runs were measured at different steps ({steps})", [f"{end:,}" for end in sorted(ends)]))
+    return _evidence(hypothesis, values, is_paired, notes, max(ends, default=None))
 
 
 def _told(hypothesis: Hypothesis, arms: Arms, is_paired: bool, notes: list[Sentence]) -> Evidence:

@@ -170,9 +170,22 @@ class ValidationsRow(TypedDict):
     """Step of the last."""
 
 
+class TestRow(TypedDict):
+    """The last step on the test file."""
+
+    step: int
+    """The step."""
+    test_loss: Number
+    """Loss, in nats per token."""
+    test_ppl: Number
+    """Perplexity."""
+
+
 class _RunMay(TypedDict, total=False):
     block: str
     """The block that it is in; empty where it is in none. In a study with ``[blocks]`` alone."""
+    test: TestRow
+    """Of a study that is judged on a test file."""
     metrics: dict[str, Any]
     """Of a program: name of a metric to ``count``, ``last`` and, where it has a ``goal``, that and ``best``."""
 

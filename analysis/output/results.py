@@ -185,6 +185,7 @@ def _run(run: LoadedRun, group: str, language: str) -> dict[str, Any]:
         **_named(run, "seed", "tag", "source", "status", "reason", "max_steps", "last_step"),
         "final": _point(run.final),
         "best": _point(run.best),
+        **({"test": _test(run.test)} if run.test is not None else {}),
         "validations": {"count": len(steps), "first_step": steps[0], "last_step": steps[-1]} if steps else None,
         **({"metrics": {name: _series(run, name) for name in run.series}} if run.series else {}),
         "parameters": vars(run.parameters),
@@ -211,6 +212,10 @@ def _point(point: Point | None) -> dict[str, Any] | None:
     if point is None:
         return None
     return {"step": point.step, "val_loss": point.loss, "val_ppl": point.ppl, "whole_file": point.full}
+
+
+def _test(point: Point) -> dict[str, Any]:
+    return {"step": point.step, "test_loss": point.loss, "test_ppl": point.ppl}
 
 
 def _named(record: object, *names: str) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class End(msgspec.Struct, frozen=True):
     step: Step = 0
     val_loss: float | None = None
     val_full: bool = False
+    test_loss: float | None = None
 
 
 class Told(msgspec.Struct, frozen=True):

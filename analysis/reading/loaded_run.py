@@ -290,6 +290,8 @@ class LoadedRun:
     """The last validation."""
     best: Point | None = None
     """The lowest validation loss."""
+    test: Point | None = None
+    """The last step on data that nothing was chosen by; None where it wasn't measured."""
     parameters: Parameters = field(default_factory=Parameters)
     """Counts."""
     world_size: int | None = None

@@ -72,6 +72,7 @@ def load(path: Path, *, now: float, groups: Sequence[str] = (), first_seed: int 
         told_by={"lines": tuple(program.metrics.lines), "files": tuple(program.metrics.files)},
         final=final,
         best=best,
+        test=_test(run, state),
         parameters=parameters,
         world_size=(run.result.world_size or outcome.world_size or run.planned.world_size) if has_gpus else None,
         global_batch=run.result.global_batch or outcome.global_batch or run.planned.global_batch or None,
@@ -140,6 +141,14 @@ def _end_points(run: RunFiles, state: str, reason: str) -> tuple[Point | None, P
     if DIVERGED in codes(reason):
         final = Point(step=run.outcome.step or (final.step if final else 0), loss=math.inf)
     return final, best
+
+
+def _test(run: RunFiles, state: str) -> Point | None:
+    """Return what a finished run was on its test file."""
+    end = run.outcome.final
+    if state != State.DONE or end is None or end.test_loss is None:
+        return None
+    return Point(step=end.step, loss=_or_inf(end.test_loss), full=True)
 
 
 def _or_inf(loss: float) -> float:

@@ -146,7 +146,7 @@ def _how_to_have(target: Target | None, mine: Path, folder: Path) -> str:
             ' data = {{ "{folder}" = "/..." }} in the targets file',
             str(folder),
         )
-    make = _("make it: {command}", token_folder.how_to_make(mine.parent))
+    make = _("make it: {command}", token_folder.how_to_make(mine.parent, mine.name))
     if target is None:
         return make
     if not mine.is_file():

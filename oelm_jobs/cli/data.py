@@ -44,6 +44,9 @@ vocab = functools.partial(
     help=_("Entries of the vocabulary: 50257 is GPT-2's own, less truncates it (at least 257)."),
 )
 in_json = click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
+test = click.option(
+    "--test", is_flag=True, help=_("Set as much text apart again, as test.bin: to judge on, nothing is chosen by it.")
+)
 force = click.option("--force", is_flag=True, help=_("Replace other data in the output folder."))
 
 
@@ -55,9 +58,10 @@ def main() -> None:
 @main.command()
 @vocab(default=1024)
 @click.option("--output", type=PATH, metavar="DIR", help=_("Folder to make.  [default: data/demo in the project]"))
+@test
 @force
 @in_json
-def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> None:
+def demo(vocab_size: int, output: Path | None, test: bool, force: bool, as_json: bool) -> None:
     """Make a small data folder of the embedded novels, in seconds and without a network."""
     from ..data import maker
 
@@ -66,7 +70,7 @@ def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> No
         output = (project.folder if project else here) / "data" / "demo"
         output = output.relative_to(here) if output.is_relative_to(here) else output
     with progress() as report:
-        made = maker.demo(output, vocab_size=vocab_size, force=force, report=report)
+        made = maker.demo(output, vocab_size=vocab_size, test=test, force=force, report=report)
     print_made(output, made, as_json=as_json)
 
 
@@ -114,6 +118,7 @@ def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> No
     default=0,
     help=_("How many processes encode.  [default: one per CPU]"),
 )
+@test
 @force
 @in_json
 def make(sources: tuple[Path, ...], output: Path, as_json: bool, **options: Any) -> None:

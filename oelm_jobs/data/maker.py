@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -23,6 +24,7 @@ from .text_files import TextFile
 from .token_folder import (
     END_OF_TEXT,
     MANIFEST,
+    TEST,
     TRAIN,
     VAL,
     Duplicates,
@@ -56,10 +58,12 @@ class Made(NamedTuple):
     """The folder held exactly this already; nothing was written."""
 
 
-def demo(output: Path, *, vocab_size: int = 1024, force: bool = False, report: Report = lambda *_: None) -> Made:
+def demo(
+    output: Path, *, vocab_size: int = 1024, test: bool = False, force: bool = False, report: Report = lambda *_: None
+) -> Made:
     """Make a token folder of the embedded novels, a twentieth of the chapters for validation; see `make`."""
     tokenizer.check_vocab_size(vocab_size)
-    split = Split(unit="document", val_fraction=0.05)
+    split = Split(unit="document", val_fraction=0.05, test_fraction=0.05 if test else None)
     recipe = _Recipe(train=[corpus.novels()], validation=[], split=split, field=None, vocab_size=vocab_size, every=20)
     return _make(recipe, output, processes=1, force=force, report=report)
 
@@ -71,6 +75,7 @@ def make(
     validation: Sequence[Path] = (),
     val_fraction: float = 0.05,
     unit: str = "auto",
+    test: bool = False,
     field: str = "text",
     vocab_size: int = 50257,
     processes: int = 0,
@@ -87,6 +92,7 @@ def make(
         val_fraction: Share of the sources that becomes validation where they are split.
         unit: What is split: ``document`` (by the document's hash, so that equal ones stay together), ``tail`` (the last
             part of each file) or ``auto`` (``tail`` for a few plain texts without separators, else ``document``).
+        test: Set as large a share of the sources apart again, as test text, by which nothing is chosen.
         field: Column of parquet files or key of JSON lines that holds the text.
         vocab_size: 50257 is GPT-2's vocabulary; less truncates it.
         processes: How many encode; 0 is one per usable CPU.
@@ -119,6 +125,9 @@ def make(
             split = Split(unit="tail" if few_texts else "document", val_fraction=val_fraction)
         else:
             split = Split(unit=unit, val_fraction=val_fraction)
+        if test and val_fraction >= 0.5:
+            raise DataError(_("two shares of {share} leave nothing to train on", val_fraction))
+        split = msgspec.structs.replace(split, test_fraction=val_fraction if test else None)
         named = field if any(file.kind in ("jsonl", "parquet") for file in [*train, *val]) else None
         recipe = _Recipe(train=train, validation=val, split=split, field=named, vocab_size=vocab_size)
         return _make(recipe, output, processes=processes or cores(), force=force, report=report)
@@ -142,6 +151,11 @@ class _Recipe:
     """Validate on every n-th document; None chooses by hash, which is fair but only roughly right for a few hundred."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The files of ids that are made."""
+        return (TRAIN, VAL) if self.split.test_fraction is None else (TRAIN, VAL, TEST)
+
+    @property
     def files(self) -> list[TextFile]:
         return [*self.validation, *self.train]
 
@@ -152,19 +166,27 @@ class _Recipe:
         for file in self.train:
             if self.split.unit == "tail" and self.split.val_fraction is not None:
                 head, tail = corpus.cut_tail(file, self.split.val_fraction)
+                if self.split.test_fraction is not None:
+                    test = tail
+                    head, tail = corpus.cut_tail(file, self.split.val_fraction + self.split.test_fraction)
+                    tail = replace(tail, stop=test.start)
                 yield head, TRAIN
                 yield tail, VAL
+                if self.split.test_fraction is not None:
+                    yield test, TEST
             else:
-                yield file, TRAIN if self.validation else None
+                yield file, TRAIN if self.validation and self.split.test_fraction is None else None
 
     def side(self, index: int, digest: int) -> str:
         """Return the file for a document by its number and the hash (64 bits) of its first piece.
 
         Equal documents have equal hashes, so that both copies land on one side.
         """
+        val, test = self.split.val_fraction or 0, self.split.test_fraction or 0
         if self.every is not None:
-            return VAL if index % self.every == self.every - 1 else TRAIN
-        return VAL if digest < (self.split.val_fraction or 0) * 2**64 else TRAIN
+            place = index % self.every
+            return VAL if place == self.every - 1 else TEST if test and place == self.every // 2 - 1 else TRAIN
+        return VAL if digest < val * 2**64 else TEST if digest < (val + test) * 2**64 else TRAIN
 
 
 def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report: Report) -> Made:
@@ -175,8 +197,8 @@ def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report:
         if not force and (present := _present(output, wanted)):
             return Made(present, True)
         output = output.resolve()  # a link to another disk stays one
-        with scratch_folder(output) as scratch, open(scratch / TRAIN, "xb") as train, open(scratch / VAL, "xb") as val:
-            writers = {TRAIN: _Writer(train), VAL: _Writer(val)}
+        with scratch_folder(output) as scratch, contextlib.ExitStack() as opened:
+            writers = {name: _Writer(opened.enter_context(open(scratch / name, "xb"))) for name in recipe.names}
             oddities = Oddities()
             batches = _batches(recipe, writers, oddities, partial(report, "encode", total))
             processes = min(processes, 1 + total // BYTES_PER_PROCESS)
@@ -197,7 +219,7 @@ def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report:
             )
             _refuse_empty(made)
             write_text(scratch / MANIFEST, msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
-            publish(scratch, output, (TRAIN, VAL, MANIFEST), replace=force)
+            publish(scratch, output, (*recipe.names, MANIFEST), replace=force)
     return Made(made, False)
 
 
@@ -221,8 +243,8 @@ def _batches(
     recipe: _Recipe, writers: dict[str, _Writer], oddities: Oddities, advance: Callable[[int], None]
 ) -> Iterator[tuple[str, str]]:
     """Yield ``(file name, text)`` to encode, enter each document's hash with its writer, and count oddities."""
-    held: dict[str, list[str]] = {TRAIN: [], VAL: []}
-    chars = {TRAIN: 0, VAL: 0}
+    held: dict[str, list[str]] = {name: [] for name in recipe.names}
+    chars = dict.fromkeys(recipe.names, 0)
     name, index = TRAIN, -1
     for part, fixed in recipe.parts():
         pieces = corpus.read_documents(part, field=recipe.field or "", advance=advance, oddities=oddities)
@@ -285,8 +307,8 @@ def _count_duplicates(train: array[int], val: array[int]) -> Duplicates:
 
 
 def _refuse_empty(made: Manifest) -> None:
-    for name, kind in ((TRAIN, _("training")), (VAL, _("validation"))):
-        if not made.files[name].tokens:
+    for name, kind in ((TRAIN, _("training")), (VAL, _("validation")), (TEST, _("test"))):
+        if name in made.files and not made.files[name].tokens:
             hint = _("name more text, or validation text with --val, or use --split tail")
             if made.split.unit == "source":
                 hint = _("name more text")
@@ -305,7 +327,7 @@ def _present(output: Path, wanted: Manifest) -> Manifest | None:
     """
     if output.exists() and not output.is_dir():
         raise DataError(_("{path} is a file, not a folder", str(output)), hint=_("name another --output"))
-    held = [name for name in (TRAIN, VAL, MANIFEST) if (output / name).exists()]
+    held = [name for name in (TRAIN, VAL, TEST, MANIFEST) if (output / name).exists()]
     if not held:
         return None
     hint = _("--force replaces it; --output names another folder")
@@ -335,6 +357,8 @@ def _brief(value: object) -> str:
     if isinstance(value, Split):
         share = value.val_fraction
         what = value.unit if share is None else _("{share:g} by {unit}", share, value.unit)
+        if value.test_fraction is not None:
+            what = _("{what}, with test text", what)
         return _("{what} ({files})", what, _brief(value.source)) if value.source else what
     if isinstance(value, list):
         named = ", ".join(f"{source.name} ({source.sha256[:8]})" for source in value[:3])

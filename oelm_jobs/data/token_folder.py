@@ -15,7 +15,7 @@ from ..errors import DataError
 VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
 """Ends every document; in a source it separates documents, whatever the source's format."""
-TRAIN, VAL, MANIFEST = "train.bin", "val.bin", "manifest.json"
+TRAIN, VAL, TEST, MANIFEST = "train.bin", "val.bin", "test.bin", "manifest.json"
 
 
 class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +49,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Share that was asked for; None with ``source``."""
     source: list[Source] = []
     """The validation files."""
+    test_fraction: float | None = None
+    """Share of the training text that was set apart as test text; None where none was."""
 
 
 class TokenFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,9 +107,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """None where the text had none."""
 
 
-def how_to_make(folder: Path) -> str:
-    """Return the command that makes a token folder."""
-    return "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
+def how_to_make(folder: Path, name: str = "") -> str:
+    """Return the command that makes a token folder, with that file in it."""
+    command = "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
+    return command if name != TEST else f"{command} --test{' --force' if (folder / TRAIN).exists() else ''}"
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from .. import names, tomlfile
@@ -26,6 +27,8 @@ TRAINING_DATA = "data_path"
 VOCABULARY = "vocab_size"
 DATA = (TRAINING_DATA, "val_data_path")
 """Keys that name token files."""
+TEST_DATA = "test_data_path"
+"""The key that names the file which runs are judged on, and nothing is chosen by; it follows from ``judge_on``."""
 FIXED = (*DATA, VOCABULARY)
 """Keys that are the same for all groups of a study, whatever is declared: all see the same tokens."""
 KEYS = tuple(trainer.FIELDS)
@@ -43,7 +46,7 @@ batch, which is scientific.
 OF_THE_STEP = frozenset({"batch_size", "compile", "deterministic", "gradient_accumulation_steps", "num_workers"})
 """Keys that say how a step is cut, which its speed depends on."""
 (_BATCH,) = BESIDES
-REPLICATION = frozenset({"seed", "data_path", "val_data_path"})
+REPLICATION = frozenset({"seed", "data_path", "val_data_path", TEST_DATA})
 """Keys that no comparison looks at: the seed is the replication, and of data the hash counts, not the path."""
 
 OTHERWISE = _("other data")
@@ -87,7 +90,10 @@ def read_settings(section: tomlfile.Section, factors: Sequence[str]) -> dict[str
     settings = {key: trainer.FIELDS[key].default for key in settable}
     for key in section.keys_left():
         if key in DERIVED:
-            section.wrong(key, _("is derived by the toolkit (batch_size from global_batch, seed from seeds)"))
+            section.wrong(
+                key,
+                _("is derived by the toolkit (from global_batch, seeds and judge_on)"),
+            )
             section.take_any(key)
         elif key in factors:
             section.wrong(key, _("is a factor: set it in the groups"))
@@ -211,7 +217,10 @@ def _error(settings: Mapping[str, object]) -> trainer.ConfigError | None:
 
 def data(study: Study) -> dict[str, str]:
     """Return the token files that a study names, by key."""
-    return {key: str(path) for key in DATA if (path := study.settings.get(key))}
+    named = {key: str(path) for key in DATA if (path := study.settings.get(key))}
+    if study.judge_on and not study.is_tuning:  # what is tuned knows nothing of what it is judged on
+        named[TEST_DATA] = str(PurePosixPath(named[TRAINING_DATA]).with_name("test.bin"))
+    return named
 
 
 def settings_of(study: Study, run: Run, data_there: Mapping[str, str]) -> dict[str, Any]:
@@ -257,7 +266,7 @@ def compared(run: Run) -> dict[str, object]:
 
 def of_the_place(run: Run) -> tuple[str, ...]:
     """Return the keys that may change where a run goes on: they follow from devices and folders."""
-    return ("batch_size", "out_dir", "data_path", "val_data_path")
+    return ("batch_size", "out_dir", *DATA, TEST_DATA)
 
 
 def length_key(run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-DERIVED = ("batch_size", "seed", "out_dir", "resume")
+DERIVED = ("batch_size", "seed", "test_data_path", "out_dir", "resume")
 """Keys of the built-in trainer that the toolkit sets itself."""
 BESIDES = ("global_batch",)
 """What a command may set of a study of the built-in trainer besides its settings."""

@@ -88,6 +88,10 @@ BEST_VAL_PPL = "best_val_ppl"
 """Lowest perplexity of all validations; a secondary end point."""
 BEST_VAL_LOSS = "best_val_loss"
 """Lowest loss of all validations; a secondary end point."""
+FINAL_TEST_PPL = "final_test_ppl"
+"""Perplexity at the last step on the test file, by which nothing was chosen; needs ``judge_on = "test"``."""
+FINAL_TEST_LOSS = "final_test_loss"
+"""The same as a loss, in nats per token."""
 TRAINABLE_PARAMS = "trainable_params"
 """Parameters that are trained: an exact count, which needs no statistics."""
 TOTAL_PARAMS = "total_params"
@@ -96,7 +100,18 @@ SPEED = "speed"
 """Tokens per second, by the speed trial where there is one; on equal hardware alone."""
 GPU_HOURS = "gpu_hours"
 """Time times GPUs, over all attempts of a run; on equal hardware alone."""
-METRICS = (FINAL_VAL_PPL, FINAL_VAL_LOSS, BEST_VAL_PPL, BEST_VAL_LOSS, TRAINABLE_PARAMS, TOTAL_PARAMS, SPEED, GPU_HOURS)
+METRICS = (
+    FINAL_VAL_PPL,
+    FINAL_VAL_LOSS,
+    BEST_VAL_PPL,
+    BEST_VAL_LOSS,
+    FINAL_TEST_PPL,
+    FINAL_TEST_LOSS,
+    TRAINABLE_PARAMS,
+    TOTAL_PARAMS,
+    SPEED,
+    GPU_HOURS,
+)
 """Quantities of the built-in trainer's runs that a hypothesis can be about."""
 
 

@@ -107,6 +107,8 @@ def asked(
             raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
     if study.is_tuning and (why := _why_not_tried(study, seeds, tag)):
         raise UsageError(why, hint=_("oelm-submit --confirm runs them once every trial is over"))
+    if study.is_tuning:  # whatever is asked for, it is no run that decides
+        study = replace(study, judge_on="")
     lists = {key: [*map(str, value)] for key, value in (overrides or {}).items() if isinstance(value, (list, tuple))}
     alone = {key: str(value) for key, value in (overrides or {}).items() if key not in lists}
     if lists:  # what is set besides belongs to the names of these runs as well
@@ -417,10 +419,12 @@ def data_paths(target: Target, study: Study) -> list[str]:
 
 
 def token_files(target: Target, study: Study) -> tuple[str, ...]:
-    """Return the study's training and validation file as ``target`` (its paths absolute) sees them; none of a script,
-    whose data are its own affair.
+    """Return the study's training and validation file as ``target`` (its paths absolute) sees them, and the test file
+    where it is judged on one; none of a script, whose data are its own affair.
     """
     if study.program is not None:
         return ()
-    train, *named = data_paths(target, study)
-    return train, named[0] if named else str(Path(train).with_name("val.bin"))
+    paths = dict(zip(built_in.data(study), data_paths(target, study), strict=True))
+    train = paths.pop(built_in.TRAINING_DATA)
+    test = [paths.pop(key) for key in (built_in.TEST_DATA,) if key in paths]
+    return train, next(iter(paths.values()), str(Path(train).with_name("val.bin"))), *test

@@ -11,11 +11,23 @@ from .. import names, tomlfile
 from ..agent.sentences import _
 from ..errors import valid_choices
 from ..spec.program import Program
-from ..spec.study import Study
+from ..spec.study import (
+    BEST_VAL_LOSS,
+    BEST_VAL_PPL,
+    FINAL_TEST_LOSS,
+    FINAL_TEST_PPL,
+    FINAL_VAL_LOSS,
+    FINAL_VAL_PPL,
+    Study,
+)
 from .resolve import variants
 
 TEST = "test"
 """What the built-in trainer's runs can be judged on besides validation data."""
+TESTED = (FINAL_TEST_PPL, FINAL_TEST_LOSS)
+"""Its metrics on that."""
+VALIDATED = (FINAL_VAL_PPL, FINAL_VAL_LOSS, BEST_VAL_PPL, BEST_VAL_LOSS)
+"""Its metrics on validation data."""
 
 
 def take_seeds(top: tomlfile.Section, seeds: Sequence[int]) -> tuple[int, ...]:
@@ -53,6 +65,14 @@ def check_groups(top: tomlfile.Section, study: Study) -> None:
 
 def check(top: tomlfile.Section, study: Study) -> None:
     """Note where what is tuned, what is swept, what confirms and what judges it don't agree."""
+    for hypothesis in study.hypotheses if study.program is None else ():
+        is_tested, is_validated = hypothesis.metric in TESTED, hypothesis.metric in VALIDATED
+        if is_tested and not study.judge_on:
+            why = _('needs judge_on = "{split}", which says what is measured', TEST)
+            top.beside("hypotheses", hypothesis.id).wrong("metric", why, value=hypothesis.metric)
+        elif is_validated and study.judge_on:
+            why = _("settings are chosen by it, and judge_on says what decides: give {metric}", TESTED)
+            top.beside("hypotheses", hypothesis.id).wrong("metric", why, value=hypothesis.metric)
     if study.program is not None and study.judge_on:
         for hypothesis in study.hypotheses:
             if hypothesis.metric == study.program.metrics.main:

@@ -86,7 +86,7 @@ def _lacking_tokens(own: Connection, connection: Connection, study: Study) -> tu
     own_rows = own.call(registry.DATA, about_here)["files"]
     for path in here:
         if fault := data_check.fault(path, own_rows[path], study):
-            hint = fault.hint or _("make it: {command}", token_folder.how_to_make(Path(path).parent))
+            hint = fault.hint or _("make it: {command}", token_folder.how_to_make(Path(path).parent, Path(path).name))
             raise PreflightError(_("{path}: {why}; nothing was sent", path, str(fault)), hint=hint)
     there = token_files(connection.resolved, study)
     about_there: messages.DataRequest = {"root": connection.resolved.root, "files": list(there)}

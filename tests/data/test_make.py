@@ -147,6 +147,33 @@ def test_the_unit_of_the_split_can_be_chosen(tmp_path: Path) -> None:
         make([source], tmp_path / "out2", unit="tails")
 
 
+@pytest.mark.parametrize("unit", ["document", "tail"])
+def test_test_text_is_as_much_as_validation_text_and_nothing_of_either_is_trained_on(tmp_path: Path, unit: str) -> None:
+    source = write_stories(tmp_path / "a.txt", STORIES)
+    made = make([source], tmp_path / "out", unit=unit, vocab_size=1024, val_fraction=0.1, test=True).manifest
+    assert names(tmp_path / "out") == ["manifest.json", "test.bin", "train.bin", "val.bin"]
+    train, val, test = (read_documents(tmp_path / "out" / f"{name}.bin") for name in ("train", "val", "test"))
+    assert sorted(train + val + test) == sorted(STORIES)
+    assert all(15 <= len(part) <= 75 for part in (val, test))
+    assert made.split.test_fraction == 0.1 and {*made.files} == {"train.bin", "val.bin", "test.bin"}
+    if unit == "tail":
+        assert train + val + test == STORIES
+    assert make([source], tmp_path / "out", unit=unit, vocab_size=1024, val_fraction=0.1, test=True).up_to_date
+    with pytest.raises(DataError, match="with test text"):
+        make([source], tmp_path / "out", unit=unit, vocab_size=1024, val_fraction=0.1)
+    with pytest.raises(DataError, match="nothing to train on"):
+        make([source], tmp_path / "out2", val_fraction=0.5, test=True)
+
+
+def test_test_text_comes_out_of_the_training_text_where_validation_has_its_own(tmp_path: Path) -> None:
+    train, val = (write_stories(tmp_path / f"{name}.txt", part) for name, part in
+                  (("a", STORIES[:250]), ("b", STORIES[250:])))  # fmt: skip
+    make([train], tmp_path / "out", validation=[val], vocab_size=1024, val_fraction=0.2, test=True)
+    found = {name: read_documents(tmp_path / "out" / f"{name}.bin") for name in ("train", "val", "test")}
+    assert found["val"] == STORIES[250:] and sorted(found["train"] + found["test"]) == sorted(STORIES[:250])
+    assert 20 <= len(found["test"]) <= 80
+
+
 @pytest.mark.parametrize(
     ("stories", "message"),
     [([], "no training text is left: the sources hold 0 documents"), (["x"], "is left: the sources hold 1 document$")],

@@ -35,6 +35,26 @@ def test_evaluating_a_checkpoint_gives_the_number_of_its_log(
     assert f"best_model.pt (step {outcome(tiny)['best']['step']}) | Loss: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_last_step_alone_is_measured_on_the_test_file_which_changes_nothing_else(
+    tiny: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = tmp_path / "test.bin"
+    test.write_bytes(Path(tiny.data_path).with_name("val.bin").read_bytes()[:600])
+    tested = replace(tiny, test_data_path=str(test), out_dir=str(tmp_path / "tested"))
+    assert train_here(tiny) == train_here(tested) == 0
+    before, after = outcome(tiny), outcome(tested)
+    assert {key: after["final"][key] for key in before["final"]} == before["final"]
+    assert (after["final"]["test_tokens"], after["data"]["test_tokens"]) == (299, 300)
+    assert not {"test_loss", "test_tokens"} & {*before["final"]} and "test_sha256" not in before["data"]
+    assert [step for step, record in metrics(tested).items() if "test_loss" in record] == [24]
+    assert "test_data_path" not in before["config"]
+    capsys.readouterr()
+    checkpoint = str(tmp_path / "tested" / "checkpoint_24.pt")
+    assert evaluate.main([checkpoint, "--data_path", str(test), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["val_loss"] == after["final"]["test_loss"]
+
+
 def test_evaluating_nonsense_is_one_line(tiny: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "torn.pt").write_bytes(b"PK")
     assert evaluate.main([str(tmp_path / "torn.pt")]) == 1

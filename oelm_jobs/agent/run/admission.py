@@ -26,7 +26,7 @@ def refusal(record: RunRecord, can_go_on: Callable[[], bool]) -> Tuple[str, str]
     theirs = known.fingerprint if known else ""
     if known and not (ours and theirs):
         # Rendered before the data could be hashed, and run by hand: the keys say whether it is the same run.
-        own = ("data_path", "val_data_path", "out_dir", "batch_size")
+        own = ("data_path", "val_data_path", "test_data_path", "out_dir", "batch_size")
         before, after = known.train, record.train
         changed = sorted(key for key in after if key not in own and before.get(key) != after[key])
         changed += ["program"] if known.program != record.program else []

@@ -8,9 +8,17 @@ from pathlib import Path
 
 import pytest
 from oelm_jobs.analysis import summaries
-from oelm_jobs.analysis.judging.evidence import COUNT_METRICS, LOSS_METRICS, RATE_METRICS, common_step, gather, loss_at
+from oelm_jobs.analysis.judging.evidence import (
+    COUNT_METRICS,
+    LOSS_METRICS,
+    RATE_METRICS,
+    TEST_METRICS,
+    common_step,
+    gather,
+    loss_at,
+)
 from oelm_jobs.analysis.output import writing
-from oelm_jobs.analysis.reading.loaded_run import LoadedRun
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Point
 from oelm_jobs.analysis.report import build
 
 from oelm_jobs.spec.study import METRICS, Hypothesis
@@ -36,6 +44,21 @@ def test_the_primary_end_point_is_the_final_step_on_the_whole_file(tmp_path: Pat
     found = gather(hypothesis("final_val_ppl"), arms(tmp_path), may_pair=True)
     assert (found.step, found.is_paired) == (400, True)
     assert found.group[0].raw == pytest.approx(math.exp(3.9)) and found.notes == ()
+
+
+def test_what_is_judged_on_a_test_file_is_that_of_the_last_step_and_a_run_without_it_is_left_out(
+    tmp_path: Path,
+) -> None:
+    runs = {name: [replace(run, test=Point(step=400, loss=3.5, full=True)) for run in members]
+            for name, members in arms(tmp_path).items()}  # fmt: skip
+    found = gather(hypothesis("final_test_loss"), runs, may_pair=True)
+    assert (found.group[0].raw, found.step, found.is_paired, found.notes) == (3.5, 400, True, ())
+    assert gather(hypothesis("final_test_ppl"), runs, may_pair=True).group[0].raw == pytest.approx(math.exp(3.5))
+    untested = {**runs, "gpt_base": [replace(runs["gpt_base"][0], test=None)]}
+    found = gather(hypothesis("final_test_loss"), untested, may_pair=True)
+    assert found.missing and "gpt_base left out: it was not measured on test data" in map(str, found.notes)
+    lost = {**runs, "gpt_base": [replace(runs["gpt_base"][0], test=None, status="FAILED", reason="diverged")]}
+    assert gather(hypothesis("final_test_loss"), lost, may_pair=True).against[0].raw == math.inf
 
 
 def test_the_best_is_a_secondary_end_point_and_says_so(tmp_path: Path) -> None:
@@ -115,7 +138,7 @@ def test_gpu_hours_are_compared_as_ratios(tmp_path: Path) -> None:
 
 
 def test_every_metric_that_a_hypothesis_can_be_about_is_read_off_something(tmp_path: Path) -> None:
-    assert sorted([*LOSS_METRICS, *COUNT_METRICS, *RATE_METRICS]) == sorted(METRICS)
+    assert sorted([*LOSS_METRICS, *TEST_METRICS, *COUNT_METRICS, *RATE_METRICS]) == sorted(METRICS)
     with pytest.raises(KeyError):
         gather(hypothesis("watts"), arms(tmp_path), may_pair=True)
 
