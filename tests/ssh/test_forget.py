@@ -22,9 +22,14 @@ def states(rig: Rig, *words: str) -> dict[str, str]:
 def test_a_run_on_a_host_is_forgotten_with_its_copy_and_on_every_laptop_that_has_the_ledger(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    train(rig, "gpt_base", "oelm_freeze", pace="0.02", steps=400)
+    holds = tmp_path / "holds"
+    holds.mkdir()
+    (holds / "exp_gpt_base").touch()
+    rig.host.environment["TRAINER_HOLD"] = str(holds)
+    train(rig, "gpt_base", "oelm_freeze")
     alive = rig.oelm("forget", "gpt_base", "--yes", check=False)
     assert alive.returncode == 2 and "end it first: oelm-cancel tiny/gpt_base" in alive.stderr
+    (holds / "exp_gpt_base").unlink()
     rig.wait_for("gpt_base", "DONE")
     rig.wait_for("oelm_freeze", "DONE")
     rig.oelm("fetch")
