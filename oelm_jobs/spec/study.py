@@ -242,6 +242,11 @@ class Study:
         return bool(self.tuned) and self.sweep is not None
 
     @property
+    def judged_seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs that verdicts rest on: where settings are tuned, those that confirm the choice."""
+        return self.confirm_seeds if self.is_tuning else self.seeds
+
+    @property
     def declared(self) -> dict[str, str]:
         """Keys that may differ over groups, with the reason: declared unequal, or tuned for each group."""
         return {**dict.fromkeys(self.tuned, _("tuned for each group with equal budgets")), **self.unequal}

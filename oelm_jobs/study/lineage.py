@@ -206,10 +206,9 @@ def _why_not_in(study: Study, needed: Source) -> str:
     if needed.group not in study.groups:
         choices = valid_choices(needed.group, study.groups)
         return _("study {study} has no group {group!r}; {choices}", study.name, needed.group, choices)
-    if needed.seed is not None and needed.seed not in study.seeds:
-        return _(
-            "study {study} has no seed {seed}; valid: {seeds}", study.name, needed.seed, list(map(str, study.seeds))
-        )
+    seeds = study.judged_seeds if needed.study else (*study.seeds, *study.confirm_seeds)
+    if needed.seed is not None and needed.seed not in seeds:
+        return _("study {study} has no seed {seed}; valid: {seeds}", study.name, needed.seed, list(map(str, seeds)))
     return ""
 
 
@@ -270,12 +269,13 @@ def parents(
             continue
         its = seed if needed.seed is None else needed.seed
         run = name_of(other, needed.group, its)
-        if needed.study and its not in other.seeds and (other.name, run) not in submitted:
-            one = Source(study=needed.study, group=needed.group, seed=other.seeds[0])
+        seeds = other.judged_seeds
+        if needed.study and its not in seeds and (other.name, run) not in submitted:
+            one = Source(study=needed.study, group=needed.group, seed=seeds[0])
             raise ConfigurationError(
                 _(
                     "{path}: [groups.{group}] needs {source}, and study {study} has no seed {seed}; its seeds: {seeds}",
-                    str(study.path), group.name, str(needed), other.name, its, list(map(str, other.seeds)),
+                    str(study.path), group.name, str(needed), other.name, its, list(map(str, seeds)),
                 ),
                 hint=_("give both studies the same seeds, or name one run for all: {source}", str(one)),
             )  # fmt: skip

@@ -318,8 +318,10 @@ def _runs_within(
             return make(own_tag, variant, its, study.groups[needed]).fingerprint if data_hash else ""
 
         def name_of(other: Study, needed: str, its: int) -> str:
-            there = of_blocks.tag(block if block in other.blocks else "")
-            return run_name(other, needed, its, own_tag if other.name == study.name else there)
+            if other.name == study.name:
+                return run_name(other, needed, its, own_tag)
+            there = names.CONFIRM if other.is_tuning else of_blocks.tag(block if block in other.blocks else "")
+            return run_name(other, needed, its, there)
 
         return lineage.parents(variant, group, seed, others, name_of, fingerprint, known_runs)
 

@@ -146,4 +146,4 @@ def as_judged(study: Study) -> Study:
     """Return the study as its verdicts see it: of one that tunes, its seeds are those that confirm, and its sweep is
     over.
     """
-    return replace(study, seeds=study.confirm_seeds, sweep=None) if study.is_tuning else study
+    return replace(study, seeds=study.judged_seeds, sweep=None) if study.is_tuning else study

@@ -24,6 +24,14 @@ command = "python t.py {settings} {seed}"
 [settings]
 [groups]
 """
+TUNING = """command = "python t.py {settings} {seed}"
+[settings]
+rate = 0.1
+[metrics]
+lines = ["loss {loss}"]
+goal = { loss = "minimize" }
+[sweep]
+parameters.rate = { values = [0.1, 0.2] }"""
 TRAINER = """
 factors = ["model_type"]
 seeds = [1, 2]
@@ -165,3 +173,15 @@ def test_the_trainers_weights_are_those_of_its_own_studys_run(project: Path) -> 
 def runs_without_lineage(project: Path) -> dict[str, Run]:
     study = read_study(write(project, "t", TRAINER + '[groups]\nbase = { model_type = "gpt" }\n'))
     return {run.name: run for run in plan_runs(study, replace(LOCAL, root=str(project)), data_hash="d")}
+
+
+def test_of_a_study_that_tunes_its_confirming_runs_are_what_others_need(project: Path) -> None:
+    tuning = PROGRAM.replace('command = "python t.py {settings} {seed}"\n[settings]', TUNING)
+    tuning = tuning.replace('["lr"]', '["arm"]').replace("[1, 2]", '[1, 2]\nconfirm_seeds = [11, 12]\ntuned = ["rate"]')
+    write(project, "tuned", tuning + "base = { arm = 1 }\n")
+    after = PROGRAM.replace("[1, 2]", "[11, 12]") + 'tuned = { lr = 0.1, inputs = { init = "tuned/base:w.pt" } }\n'
+    study = read_study(write(project, "after", after.replace("{settings}", "{settings} {init}")))
+    assert [run.parents[0].run for run in runs_of(project, study).values()] == ["base-s11-confirm", "base-s12-confirm"]
+    trials = replace(study, seeds=(1, 2))
+    with pytest.raises(ConfigurationError, match=r"no seed 1; its seeds: 11, 12"):
+        runs_of(project, trials)
