@@ -13,6 +13,7 @@ from oelm_jobs.study import blocks
 from . import findings, report, tables
 from .audit.choice import Choice
 from .audit.lock import Lock, deviations
+from .audit.plan import changes, plan_of
 from .findings import AuditFinding, warning
 from .judging import blocks as judging
 from .judging.blocks import Within
@@ -57,6 +58,8 @@ def build(
     if left := [name for name in (planned or study).blocks if name not in study.blocks]:
         alarms.append(_("without {blocks}, which this report leaves out as asked: no verdict of the study", left))
         found.append(warning(alarms[-1]))
+    if lock is not None:
+        alarms += _unlocked(lock, planned or study)
     for name, part in parts.items():
         found += _named(name, part)
     every = dict(parts)
@@ -122,6 +125,13 @@ def _named(block: str, part: Report) -> list[AuditFinding]:
         else replace(one, text=_("block {block}: {finding}", block, one.text))
         for one in (*part.limits, *notes)
     ]
+
+
+def _unlocked(lock: Lock, study: Study) -> list[Sentence]:
+    """Return a remark for verdicts where the blocks are not those of the lock: every claim is about them."""
+    before, now = (plan.get("blocks", {}) for plan in (lock.plan, plan_of(study)))
+    differing = tuple(change.said for change in changes(before, now, "blocks"))
+    return [_("DEVIATION: the blocks are not the locked ones: {changes}", differing)] if differing else []
 
 
 def _same_data(parts: Mapping[str, Report]) -> list[Sentence]:

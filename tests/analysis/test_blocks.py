@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from oelm_jobs.analysis import figures, power
+from oelm_jobs.analysis.audit import lock
 from oelm_jobs.analysis.blocks import build
 from oelm_jobs.analysis.output import writing
 from oelm_jobs.analysis.reading import loading
@@ -123,6 +124,17 @@ def test_a_block_can_be_looked_at_alone_which_is_no_verdict_of_the_study(study: 
     assert {run.name for run in kept} == {f"gpt_base{seed}-novels" for seed in ("", "-s43", "-s44")}
     with pytest.raises(UsageError, match="valid: .*novels"):
         loading.selection(study, runs, ["novel"])
+
+
+def test_a_block_that_is_dropped_after_the_lock_is_named_with_every_verdict(
+    study: Study, runs: list[LoadedRun]
+) -> None:
+    locked = lock.of(json.loads(lock.content(study, [], {}, synthetic.START - 100)))
+    assert not any(verdict.alarms for verdict in build(study, runs, lock=locked).verdicts)
+    dropped = replace(study, blocks={"novels": study.blocks["novels"]})
+    report = build(dropped, runs, lock=locked)
+    assert all("DEVIATION: the blocks are not the locked ones" in str(v.alarms) for v in report.verdicts)
+    assert any(said.startswith("blocks.stories = ") and "was removed" in said for said in report.deviations)
 
 
 def test_tables_and_json_name_the_block_of_each_row(study: Study, runs: list[LoadedRun]) -> None:
