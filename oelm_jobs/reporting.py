@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from . import ledger
+from . import ledger, visible
 from .agent.sentences import Sentence, _
 from .agent.states import State
 from .analysis import power, printed
@@ -19,7 +19,7 @@ from .analysis.blocks import build
 from .analysis.figures import draw
 from .analysis.findings import AuditFinding
 from .analysis.judging.verdicts import Verdict
-from .analysis.output import writing
+from .analysis.output import checklist, writing
 from .analysis.reading import loading
 from .analysis.reading.loaded_run import LoadedRun
 from .analysis.reading.run_state import NO_RECORD
@@ -152,6 +152,20 @@ class StudyReport:
     def show_power(self, form: str = "text", *, language: str = "en", width: int | None = None) -> str:
         """Return how many seeds each hypothesis needs; ``width`` as for ``show``."""
         return writing.show_table(power.table(self.report), form, language, width)
+
+    def show_checklist(self, which: str) -> str:
+        """Return a conference's checklist (``neurips``, ``arr``) as Markdown, filled where records say it."""
+        entries = ledger.read(self.project, self.study.name) if self.project is not None and not self.folders else []
+        lost = [(entry.event, entry.gpu_hours) for entry in entries]
+        known = checklist.Known(report=self.report, runs=self.runs, lost=lost)
+        with self._told():
+            return checklist.as_markdown(known, which, self.made_at)
+
+    def write_checklist(self, which: str, folder: Path) -> Path:
+        """Write the same as a file; return it."""
+        path = folder / f"checklist_{which}.md"
+        writing.put(path, visible.text(self.show_checklist(which)).encode())
+        return path
 
     def write(
         self, *, plot: bool = False, language: str = "en", style: Path | None = None, refresh_s: int = 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..reporting import StudyReport
 
+CHECKLISTS = ("neurips", "arr")
 FORMATS = ("text", "markdown", "json", "html", "latex", "csv")
 WATCH_S = 10
 """Seconds between two looks of ``--watch``, and after which a browser loads the page again."""
@@ -80,6 +81,11 @@ WATCH_S = 10
     "--lock", "locking", is_flag=True, help=_("Record the study's rules before training; later changes are reported.")
 )
 @click.option(
+    "--checklist",
+    type=click.Choice(CHECKLISTS),
+    help=_("Print the items on experiments of a paper's checklist, filled from the records; with --output DIR a file."),
+)
+@click.option(
     "--bundle",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.tar.gz",
@@ -111,6 +117,7 @@ def main(
     target_loss: float | None,
     power: bool,
     locking: bool,
+    checklist: str | None,
     bundle: Path | None,
     anonymous: bool,
     watch: bool,
@@ -144,7 +151,7 @@ def main(
                 _("a bundle is reported on alone, and as it was made"),
                 hint=_("leave out the other options: --from FILE.tar.gz"),
             )
-        _of_bundle(folders[0], names, form, plot=plot, style=style, output=output)
+        _of_bundle(folders[0], names, form, plot=plot, style=style, output=output, checklist=checklist)
         return
 
     def read() -> StudyReport:
@@ -162,6 +169,9 @@ def main(
         return
     report = read()
     width = terminal_width()
+    if checklist is not None:
+        _checklist(report, checklist, output)
+        return
     if power:
         text = report.show_power(form, language=chosen(), width=width)
     else:
@@ -214,6 +224,14 @@ def _lock(study: str | None, *, is_named: bool) -> None:
     narrate(_("Locked: {path}. Commit it, so that its date can be trusted.", str(path)))
 
 
+def _checklist(report: StudyReport, which: str, output: Path | None) -> None:
+    text = report.show_checklist(which)
+    put(visible.text(text), nl=False)
+    if output is not None:
+        path = report.write_checklist(which, output)
+        narrate(_("wrote {path}", str(path)))
+
+
 def _is_bundle(place: Path) -> bool:
     from .. import is_bundle
 
@@ -234,11 +252,21 @@ def _bundle(study: str | None, path: Path, *, is_anonymous: bool, target_loss: f
 
 
 def _of_bundle(
-    place: Path, names: tuple[str, ...], form: str, *, plot: bool, style: Path | None, output: Path | None
+    place: Path,
+    names: tuple[str, ...],
+    form: str,
+    *,
+    plot: bool,
+    style: Path | None,
+    output: Path | None,
+    checklist: str | None,
 ) -> None:
     from .. import reproduce
 
     with reproduce(place, only=names, output=output) as found:
+        if checklist is not None:
+            _checklist(found.report, checklist, output)
+            return
         text = found.report.show(form, language=chosen(), style=style, width=terminal_width())
         put(visible.text(text), nl=False)
         if output is not None:

@@ -159,5 +159,9 @@ def test_the_commands_pack_and_reproduce(
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(report, ["--from", "project/b.tar.gz", "gpt_base"], standalone_mode=False)
     assert done.exception is None and "Reproduced byte for byte" in done.stderr and "Group C" not in done.stdout
+    asked = ["--from", "project/b.tar.gz", "--checklist", "arr", "--output", "out"]
+    done = CliRunner().invoke(report, asked, standalone_mode=False)
+    assert done.exception is None and "## C1. Model size and budget" in done.stdout
+    assert (tmp_path / "out" / "checklist_arr.md").read_text() == done.stdout
     done = CliRunner().invoke(report, ["--from", "project/b.tar.gz", "--power"], standalone_mode=False)
     assert "reported on alone" in str(done.exception)
