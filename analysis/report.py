@@ -13,7 +13,7 @@ from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 from oelm_jobs.study.tuning import as_judged
 
-from . import findings, repeated, summaries, sweeps, told, tuning, tuning_tables
+from . import findings, lineage, repeated, summaries, sweeps, told, tuning, tuning_tables
 from .audit import arms, configurations, observations, treatment
 from .audit.choice import Choice
 from .audit.lock import Lock, deviations, rule_deviations
@@ -58,6 +58,8 @@ class Report:
 
     swept: tuple[sweeps.Combination, ...] = ()
     """What was run with several values of settings, on which no verdict rests."""
+    lineage: tuple[lineage.Edge, ...] = ()
+    """What its groups need of others."""
     deciding: Mapping[str, Sequence[LoadedRun]] = field(default_factory=dict)
     """The runs that verdicts rest on, by group."""
     around: Mapping[str, Circumstances] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from pathlib import Path
 from . import ledger, visible
 from .agent.sentences import Sentence, _
 from .agent.states import State
+from .analysis import lineage as came_from
 from .analysis import power, printed
 from .analysis.audit import choice, locks
 from .analysis.audit.choice import Choice
@@ -24,13 +25,16 @@ from .analysis.reading import loading
 from .analysis.reading.loaded_run import LoadedRun
 from .analysis.reading.run_state import NO_RECORD
 from .analysis.report import Report
-from .errors import UsageError, few
+from .errors import OelmError, UsageError, few
 from .folders import index_path
 from .runs import renamed
 from .spec.study import Study
 from .store import Store
 from .stored_run import StoredRun
+from .study import lineage
 from .study.files import load_study
+from .study.resolve import run_directory
+from .transfer import sync
 
 Drawn = tuple[list[tuple[Path, bytes]], list[Sentence]]
 """Files of figures, and remarks."""
@@ -82,16 +86,39 @@ class StudyReport:
     def report(self) -> Report:
         """Findings of the audit, verdicts on the hypotheses, and tables."""
         trials, remarks = loading.load_trials(self.project, self.study, self.runs)
-        return build(
+        made = build(
             self.study,
             [*self.runs, *self.strangers],
             trials=trials,
-            remarks=[*remarks, *loading.left_out(self.folders), *self._forgotten()],
+            remarks=[*remarks, *loading.left_out(self.folders), *self._forgotten(), *self._changed_sources()],
             target_loss=self.target_loss or self.study.target_loss,
             lock=self.locks.newest if self.locks is not None else None,
             planned=self.planned,
             choice=self.choice,
         )
+        return replace(made, lineage=self._needed())
+
+    def _needed(self) -> tuple[came_from.Edge, ...]:
+        """Return what the study's groups need of others, whose studies may not be here any more."""
+        whole = self.planned or self.study
+        if self.project is None or not lineage.is_used(whole):
+            return ()
+        try:
+            others = lineage.others(self.project, whole, load_study)
+        except OelmError:
+            others = {}
+        return came_from.edges(whole, others)
+
+    def _changed_sources(self) -> list[Sentence]:
+        """Return remarks on runs that began with what is another file by now."""
+        return [] if self.project is None else came_from.changes(self.runs, self._home)
+
+    def _home(self, study: str, name: str) -> Path | None:
+        """Return where a run of the project lies here; None where it doesn't."""
+        assert self.project is not None
+        folder = self.project / "models" / "checkpoints"
+        places = [run_directory(folder / study, name), run_directory(folder, name)]
+        return next((place for place in places if sync.study_in(place) == study), None)
 
     def _forgotten(self) -> list[Sentence]:
         """Return a remark on what was taken out of the study's results."""

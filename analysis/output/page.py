@@ -13,7 +13,7 @@ from pathlib import Path
 from oelm_jobs.agent.sentences import _
 from oelm_jobs.language import translated
 
-from .. import findings, tables, wording
+from .. import findings, lineage, tables, wording
 from ..figures import drawing
 from ..judging.verdicts import MET, NOT_MET, OUTCOMES, REFUTED, SUPPORTED
 from ..printed import say
@@ -84,6 +84,7 @@ def as_html(
     ]
     zoomed = plots.plots(report, lambda text: say(text, language), style) if drawn else {}
     titles = {"audit": headings.AUDIT, "verdicts": headings.VERDICTS, "tables": _("Tables")}
+    titles |= {"lineage": headings.LINEAGE} if report.lineage else {}
     titles |= {"figures": _("Figures")} if drawn else {}
     titles |= {name: tables.TITLES[name] for name in ("differences", "provenance")}
     return environment.get_template("page.html").render(
@@ -101,6 +102,8 @@ def as_html(
         report=report,
         titles=titles,
         tables=tables.cut(tables.for_readers(report.tables), WIDEST),
+        lines=lineage.lines(report.lineage),
+        lineage_drawing=Markup(lineage.drawing(report.lineage)) if report.lineage else "",
         figures=drawn,
         differences=differences(report),
         provenance=provenance(report.runs) if report.goals is None else provenance(report.runs).without_gaps(2),

@@ -10,7 +10,7 @@ from oelm_jobs.agent.sentences import _, joined
 from oelm_jobs.fitting import width as columns_of
 from oelm_jobs.fitting import wrap
 
-from .. import findings, tables, wording
+from .. import findings, lineage, tables, wording
 from ..judging.verdicts import OUTCOMES
 from ..printed import say
 from ..report import Report
@@ -37,6 +37,9 @@ def as_text(report: Report, language: str, made_at: float, width: int | None = N
     """
     parts = [head(report, language, made_at, width), audit(report, language, width), verdicts(report, language, width)]
     parts += [_table(table, language, width) for table in _readable(report) if table.key.startswith(PRINTED)]
+    if report.lineage:
+        items = _items(lineage.lines(report.lineage), language, width)
+        parts.append("\n".join([_heading(headings.LINEAGE, language), *items]))
     if report.reading_notes:
         parts.append("\n".join([_heading(headings.NOTES, language), *_items(report.reading_notes, language, width)]))
     return "\n\n".join(parts) + "\n"
@@ -123,6 +126,8 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
     for table in _readable(report):
         lines += section(table.title, plain.markdown(*grid(table, language)))
         lines += [*(say(remark, language) + "  " for remark in table.remarks), ""] if table.remarks else []
+    if report.lineage:
+        lines += section(headings.LINEAGE, *items(lineage.lines(report.lineage)))
     if report.reading_notes:
         lines += section(headings.NOTES, *items(report.reading_notes))
     return "\n".join(lines[:-1]) + "\n"

@@ -308,9 +308,26 @@ class TuningRow(TypedDict):
     """By group."""
 
 
+class EdgeRow(TypedDict):
+    """A group whose runs need those of another one."""
+
+    source: str
+    """``GROUP``, or ``STUDY/GROUP`` of another study; with ``-sSEED`` where all need the run of one seed."""
+    group: str
+    """The group, named likewise."""
+    input: str
+    """What it calls what it takes; empty where it only waits."""
+    artifact: str
+    """``best``, ``latest`` or a path; empty where it takes nothing."""
+    when: str
+    """``success`` or ``always``."""
+
+
 class _ResultsMay(TypedDict, total=False):
     tuning: TuningRow
     """How its settings were tuned by a sweep."""
+    lineage: list[EdgeRow]
+    """What groups need of others; there where any does."""
 
 
 class Results(_ResultsMay):

@@ -45,6 +45,7 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
         "differences": [
             {**_named(d, "key", "kind", "values", "reason"), "unfair": d.is_unfair} for d in report.differences
         ],
+        **({"lineage": [vars(edge) for edge in report.lineage]} if report.lineage else {}),
         "runs": [
             {**_run(run, group, language), **_block(report, run)}
             for group, members in report.groups.items()

@@ -228,7 +228,9 @@ REQUESTS: Dict[str, Table] = {
     ),
     "slurm_submit": Table(
         {**SUBMISSION, "jobs": Each(Table(
-            {"position": COUNT, "name": PATH, "script": SCRIPT, "run_dirs": RUN_DIRS}, {"after": Maybe(COUNT)}))},
+            {"position": COUNT, "name": PATH, "script": SCRIPT, "run_dirs": RUN_DIRS},
+            {"after": Maybe(COUNT), "needs": Each(
+                Table({"run_dir": ABSOLUTE, "token": TOKEN}, {"when": Text(among=("success", "always"))}), 1000)}))},
         {"environment": Maybe(ENVIRONMENT), "snapshot": Maybe(TREE)},
     ),
     "slurm_settle": Table(SUBMISSION),

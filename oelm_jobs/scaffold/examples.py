@@ -7,7 +7,7 @@ from pathlib import Path
 REFERENCE = ("qk_freeze.toml", "demo.toml")
 """The reference experiment, and the same at a size for two CPU cores."""
 
-NAMES = ("spirals", "nanogpt", "trainer", "hydra_app", "pipeline")
+NAMES = ("spirals", "nanogpt", "trainer", "hydra_app", "pipeline", "campaign")
 """Studies of programs of one's own, which run on a laptop in a minute: the file and the folder in ``examples/``."""
 
 

@@ -36,7 +36,7 @@ class LaunchScript(NamedTuple):
     gpus: int | tuple[int, ...] = 1
     """What its run, or each of them, asks for: any so many GPUs, or these."""
     needs: tuple[NeedRecord, ...] = ()
-    """The runs that it, or each of its runs, needs."""
+    """The runs that it, or each of its runs, needs, and that are not over."""
 
 
 class Answer(NamedTuple):

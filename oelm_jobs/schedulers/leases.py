@@ -53,8 +53,8 @@ class LeaseScheduler(Scheduler):
             "gpus": job.gpus if isinstance(job.gpus, int) else list(job.gpus),
             "after": None if job.after is None else jobs[job.after].run_dirs[0],
         }
-        if needed := [need["run_dir"] for need in job.needs if "run_dir" in need]:
-            run["needs"] = needed
+        if job.needs:
+            run["needs"] = [need["run_dir"] for need in job.needs]
         return run
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:

@@ -139,16 +139,7 @@ class SlurmScheduler(Scheduler):
         request: messages.SlurmSubmitRequest = {
             "root": self._connection.resolved.root,
             "token": token,
-            "jobs": [
-                {
-                    "position": job.position,
-                    "name": job.name,
-                    "script": "" if {"id", "refused"} & answers.get(job.position, {}).keys() else job.script,
-                    "run_dirs": list(job.run_dirs),
-                    "after": job.after,
-                }
-                for job in jobs
-            ],
+            "jobs": [self._job(job, answers) for job in jobs],
             "snapshot": jobs[0].snapshot,
             "environment": allowed_environment(target),
         }
@@ -165,6 +156,20 @@ class SlurmScheduler(Scheduler):
                     raise slurm_commands.HalfDone(str(error)) from error
         self._check_begun(answer, token)
         return {int(position): row for position, row in answer["jobs"].items()}
+
+    def _job(self, job: LaunchScript, answers: Mapping[int, messages.Sent]) -> messages.Script:
+        row: messages.Script = {
+            "position": job.position,
+            "name": job.name,
+            "script": "" if {"id", "refused"} & answers.get(job.position, {}).keys() else job.script,
+            "run_dirs": list(job.run_dirs),
+            "after": job.after,
+        }
+        if job.needs:
+            row["needs"] = [
+                {"run_dir": need["run_dir"], "token": need["token"], "when": need["when"]} for need in job.needs
+            ]
+        return row
 
     def _read(self, jobs: Sequence[LaunchScript], answers: Mapping[int, messages.Sent]) -> Answer:
         """Combine the answers about each script.

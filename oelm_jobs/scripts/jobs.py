@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from ..agent import rundir, snapshots
 from ..agent.run_record import RunRecord
@@ -25,6 +26,9 @@ from ..study.plan import Mode, Plan
 from ..targets import sbatch
 from ..targets.sbatch import MAX_ARRAY
 from .templates import Installed, ScriptContent, script
+
+if TYPE_CHECKING:
+    from ..agent.record_types import NeedRecord
 
 BY_HAND = "by-hand"
 """Token of scripts that nobody submits."""
@@ -84,7 +88,7 @@ class Scripts:
                 after=batch.after,
                 snapshot=self.snapshot.hash if self.is_sent else None,
                 gpus=batch.runs[0].gpus,
-                needs=tuple(lineage.records(batch.runs[0].parents, batch.runs[0].study, self._run_dirs) or ()),
+                needs=_open_needs(batch.runs[0]),
             )
             for batch in batches
         ]
@@ -201,14 +205,22 @@ def records_text(records: Sequence[Mapping[str, object]], commands: Sequence[Seq
     return f'{{"shared": {json.dumps(shared, ensure_ascii=False)},\n"runs": [\n{lines}\n]}}'
 
 
+def _open_needs(run: Run) -> tuple[NeedRecord, ...]:
+    """Return the records of the runs that one needs and that are not over."""
+    wanted = lineage.waited_for(run.parents)
+    places = [parent.place for parent in run.parents if parent.place is not None]
+    return tuple(place for place in places if "token" in place) if wanted else ()
+
+
 def _check_dependency(plan: Plan, runs: Sequence[Run]) -> None:
-    """Refuse a dependency of the target's that can't be joined with a lane.
+    """Refuse a dependency of the target's that can't be joined with a lane, or with the wait for what runs need.
 
     Raises:
         ConfigurationError: It has alternatives.
     """
     given = sbatch.options_of(plan.target).sbatch.get("dependency") or ""
-    if plan.mode is Mode.SEQUENTIAL and len(runs) > 1 and "?" in given:
+    has_others = any(lineage.waited_for(run.parents) for run in runs)
+    if ((plan.mode is Mode.SEQUENTIAL and len(runs) > 1) or has_others) and "?" in given:
         raise ConfigurationError(
             _(
                 "target {target}: dependency = {value!r} in sbatch has alternatives, which can't be joined with the"

@@ -142,7 +142,9 @@ def _row(
         why = _("it is {state} on target {target}", known.state, known.target)
         raise _refused(run, name, why, _("wait until it is over: what lies on another target is not waited for"))
     if is_here:
-        row |= {"run_dir": known.run_dir, "token": known.token}
+        row["run_dir"] = known.run_dir
+        if not known.state.is_final:  # what is over is not waited for
+            row["token"] = known.token
     return row
 
 

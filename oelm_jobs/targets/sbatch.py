@@ -19,6 +19,7 @@ from .. import tomlfile
 from ..agent.sentences import _
 from ..agent.slurm.commands import RECORDS_S
 from ..errors import ConfigurationError
+from ..spec import lineage
 from ..spec.options import GPU_OPTIONS, PLACEHOLDER, Slurm, count_gpus
 from ..spec.study import Run
 from ..spec.target import Target
@@ -312,9 +313,9 @@ def batches(
         groups = [(run,) for run in runs]
     else:
         limit = max(1, min(limit, MAX_SCRIPT_BYTES // run_bytes if run_bytes else limit))
-        sizes: dict[int, list[Run]] = {}
-        for run in runs:
-            sizes.setdefault(run.world_size, []).append(run)
+        sizes: dict[tuple[int, object], list[Run]] = {}
+        for run in runs:  # those before which others have to be over have the same job before them
+            sizes.setdefault((run.world_size, lineage.waited_for(run.parents)), []).append(run)
         groups = [tuple(same[first : first + limit]) for same in sizes.values() for first in range(0, len(same), limit)]
     return [
         Batch(

@@ -334,7 +334,7 @@ def test_a_folder_with_examples_alone_is_a_project_whose_studies_are_named_by_th
     planned = CliRunner().invoke(submit.main, ["--study", "jobs/examples/spirals.toml", "--dry-run"])
     assert planned.exit_code == 0 and "study spirals" in planned.stdout
     unnamed = CliRunner().invoke(submit.main, ["--dry-run"])
-    assert unnamed.exit_code == 2 and "--study: jobs/examples/hydra_app.toml, jobs/examples/nanogpt" in unnamed.stderr
+    assert unnamed.exit_code == 2 and "--study: jobs/examples/campaign.toml, jobs/examples/hydra_app" in unnamed.stderr
 
 
 def test_the_examples_that_come_along_are_studies() -> None:

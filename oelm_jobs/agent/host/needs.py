@@ -84,7 +84,7 @@ def of_ended_jobs(record: RunRecord, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     for need in record.needs or ():
         run_dir = need.get("run_dir")
-        while run_dir:
+        while run_dir and need.get("when") != ALWAYS:  # of that Slurm's word is enough, which keeps no record of some
             try:
                 check(need, _recorded(run_dir))
                 break

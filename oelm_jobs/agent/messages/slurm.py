@@ -8,8 +8,21 @@ from .runs import Accepted, CodeRequest, SettleAnswer
 from .target import Root, Unsent, _CheckpointsMay
 
 
+class _NeededMay(TypedDict, total=False):
+    when: str
+
+
+class Needed(_NeededMay):
+    """A run that those of a script need, and the token of its submission."""
+
+    run_dir: str
+    token: str
+
+
 class _ScriptMay(TypedDict, total=False):
     after: Optional[int]
+    needs: List[Needed]
+    """Those that are not over; absent where there are none."""
 
 
 class Script(_ScriptMay):

@@ -13,7 +13,7 @@ from ..reasons import because, codes, detailed, read, told
 from ..rules import first
 from ..sentences import joined
 from ..states import State
-from . import waiting
+from . import needed, waiting
 from .facts import Facts, Row, shown_of_start
 
 ENDS = {
@@ -67,6 +67,8 @@ def waits(facts: Facts) -> Optional[Row]:
         return None
     is_told = job.state == "PENDING" or waiting.is_held(job.reason)
     reason = waiting.explain(job.reason, facts.may_clear) if is_told else _as_state(job.state)
+    if is_told and job.reason == "Dependency" and facts.task is not None and facts.task.needs:
+        reason = needed.waited_for(facts.task.needs) or reason
     if facts.end_state == State.QUEUED and facts.is_own_end:
         reason = joined((_after(facts), reason))
     expected = job.starts_at if job.starts_at > facts.read_at and not waiting.is_held(job.reason) else None
@@ -230,6 +232,10 @@ def cancelled(facts: Facts) -> Optional[Row]:
     """The job was cancelled, or somebody asked for the run's end."""
     if facts.ended_as != "CANCELLED" and not facts.written.is_cancelled:
         return None
+    if not facts.has_started and not facts.written.is_cancelled and facts.task is not None and facts.task.needs:
+        unmet = needed.unmet(facts.task.needs, facts.job.reason if facts.job is not None else "")
+        if unmet:
+            return facts.row(State.CANCELLED, unmet, **_shown(facts))
     before = "cancelled_before_restart" if facts.written.start else "cancelled_before_start"
     return facts.row(State.CANCELLED, because("cancelled" if facts.has_started else before), **_shown(facts))
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from .. import inside, processes, reasons, rundir, snapshots
 from ..host import launch
 from ..sentences import _, encoded
-from . import accounts, commands
+from . import accounts, commands, needed
 from .commands import MARK, NotRun, SlurmError
 from .variables import set_aside, with_variables
 from .words import is_hearsay, read_answer
@@ -41,6 +41,8 @@ FATE = ".fate.json"
 PATIENCE_S = float(os.environ.get("OELM_LOOK_FOR_S", "30"))
 """So long a job whose answer was lost is looked for before it is left unknown, or given up."""
 LOOK_S = 2.0
+KEPT = ("position", "name", "run_dirs", "needs")
+"""What a submission's file says of each job."""
 SBATCH_TIMEOUT_S = 180.0
 """sbatch retries by itself where the controller is busy or limits its rate."""
 Sender = Callable[[str, Sequence[str]], Tuple[int, str, str]]
@@ -88,7 +90,7 @@ def slurm_submit(request: messages.SlurmSubmitRequest, send: Sender = sbatch) ->
     """
     root, token, jobs = request["root"], request["token"], request["jobs"]
     run_dirs = [inside.run_dir(run_dir) for job in jobs for run_dir in job["run_dirs"]]
-    kept = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
+    kept = [{name: job[name] for name in KEPT if name in job} for job in jobs]  # type: ignore[literal-required]
     answers: Dict[int, messages.Sent] = {}
     with snapshots.needed(root, request.get("snapshot") or "") as is_there:
         folder(root)
@@ -120,6 +122,12 @@ def _send(
             else _("not sent: what became of the run before it is not known")
         )
         return _remember(root, token, position, {"refused": words})
+    depends = [needed.dependency(root, need, answer_of) for need in job.get("needs") or ()]
+    for each in depends:
+        if each.refused:
+            return _remember(root, token, position, {"refused": each.refused})
+        if each.limit:
+            return {"limit": each.limit}
     number = known.get("try", 0) + 1 if known is not None else 1
     sent = {"time": time.time(), "maker": processes.identify(os.getpid()).to_json()}
     # Not durable, like the script and the answer: after a power loss the job is looked for, or given up for good.
@@ -134,7 +142,11 @@ def _send(
         with contextlib.suppress(OSError):
             rundir.control(run_dir, rundir.CANCEL).unlink()
     rundir.write_text(script, job["script"], mode=0o777, durable=False)
-    options = ["--dependency=" + _joined(before["id"], job["script"])] if before else []
+    waits = ["afterany:" + before["id"]] if before else []
+    waits += [each.words for each in depends if each.words]
+    options = ["--dependency=" + _joined(waits, job["script"])] if waits else []
+    if any(each.startswith("afterok") for each in waits):
+        options.append("--kill-on-invalid-dep=yes")  # it ends as CANCELLED, and doesn't wait for ever
     begun = time.time()
     answer: Dict[str, str]
     try:
@@ -178,10 +190,10 @@ def _find(root: str, token: str, job: messages.Script, sent_at: float, since: fl
     return _remember(root, token, job["position"], {"id": found}, at=sent_at) if found else None
 
 
-def _joined(before: str, script: str) -> str:
-    """Return the dependency on the job before, with what the script states: an option replaces that otherwise."""
+def _joined(words: Sequence[str], script: str) -> str:
+    """Return what a job depends on, with what the script states: an option replaces that otherwise."""
     stated = re.search(r'^#SBATCH --dependency="?([^"\n]+)', script, re.MULTILINE)
-    return "afterany:%s%s" % (before, "," + stated[1] if stated else "")
+    return ",".join([*words, *([stated[1]] if stated else [])])
 
 
 def look_for(name: str, since: float, patience_s: float) -> Optional[str]:

@@ -32,6 +32,8 @@ class Task(NamedTuple):
     """Why it was not submitted: slurmctld keeps some jobs that it refused."""
     job: str = ""
     """Id of the job, of an array its own; empty where sbatch's answer isn't known."""
+    needs: Tuple[Dict[str, str], ...] = ()
+    """The runs that it waits for, as its submission says them."""
 
 
 EARLIER_S, LATER_S = 200.0, claim.CLOCKS_S
@@ -55,10 +57,11 @@ def find_tasks(root: str, wanted: Iterable[Tuple[str, str]]) -> Dict[str, Option
             answer = submit.answer_of(root, token, position) or {}
             refused = str(answer.get("refused") or "")
             submitted_at = float(answer.get("time") or content.get("time") or 0)
+            needs = tuple(job.get("needs") or ())
             for index, run_dir in enumerate(job["run_dirs"]):
                 task = index if is_array else None
                 number = str(answer.get("id") or "")
-                found[token, run_dir] = Task(token, position, name, task, submitted_at, refused, number)
+                found[token, run_dir] = Task(token, position, name, task, submitted_at, refused, number, needs)
     return {run_dir: found.get((token, run_dir)) for run_dir, token in wanted}
 
 
