@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.errors import ConfigurationError
+from oelm_jobs.errors import ConfigurationError, UnfairError
 from oelm_jobs.spec.study import Run, Study
 from oelm_jobs.study import lineage
 from oelm_jobs.study.files import load_study, read_study
@@ -156,6 +156,18 @@ def test_what_a_run_takes_makes_it_another_and_waiting_alone_does_not(project: P
     assert fingerprint('inputs = { init = "pre/a:best" }', {}) == ""  # nobody knows what it takes
     alone = fingerprint("needs = []", {}, PROGRAM)
     assert fingerprint('needs = ["pre/a"]', known, PROGRAM) == alone
+
+
+def test_arms_that_begin_with_different_files_say_so(project: Path) -> None:
+    write(project, "pre", PROGRAM + "a = { lr = 1.0 }")
+    text = PROGRAM.replace("{seed}", "{seed} {init}") + "\n".join(
+        f'{name} = {{ lr = {lr}, inputs = {{ init = "pre/a:{what}" }} }}' for name, lr, what in
+        (("b", 1.0, "best"), ("c", 2.0, "latest"))
+    )  # fmt: skip
+    with pytest.raises(UnfairError, match="init: b='pre/a:best', c='pre/a:latest'"):
+        runs_of(project, read_study(write(project, "s", text)))
+    for declared in (text.replace('["lr"]', '["lr", "init"]'), text + '\n[unequal]\ninit = "asked"'):
+        assert len(runs_of(project, read_study(write(project, "s", declared)))) == 4
 
 
 def test_the_trainers_weights_are_those_of_its_own_studys_run(project: Path) -> None:

@@ -15,7 +15,7 @@ from oelm_jobs.agent.states import State
 from oelm_jobs.errors import PreflightError
 from oelm_jobs.project import Project
 from oelm_jobs.stored_run import StoredRun
-from tests.support import end_all, read, wait_until
+from tests.support import TINY_STUDY, end_all, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +140,24 @@ def test_what_needs_a_run_that_fails_never_starts_and_says_why(mine: Project, ho
         submit(mine, "tune", seeds=[1])
 
 
+def test_runs_that_wait_for_others_hold_up_none_of_those_behind_them(mine: Project, hold: Path) -> None:
+    (hold / "hold-base").touch()
+    groups = (
+        'waits = { lr = 1.0, gpus = 0, needs = ["pre/base-s1"] }',
+        'other = { lr = 2.0, gpus = 0, needs = ["pre/base-s1"] }',
+        "free = { lr = 3.0, gpus = 0 }",
+    )
+    study(mine.folder, "tune", hold, "none", "\n".join(groups))
+    submit(mine, "pre", seeds=[1])
+    submit(mine, "tune", seeds=[1, 2, 3, 4])
+    names = ["free", "free-s2", "free-s3", "free-s4"]
+    wait_until(lambda: all(runs(mine, "tune")[name].state is State.DONE for name in names), "those that need nothing")
+    waiting = [run for run in runs(mine, "tune").values() if run.name not in names]
+    assert len(waiting) == 8 and all("waiting_for_needed" in codes(run.reason) for run in waiting)
+    (hold / "hold-base").unlink()
+    assert {run.state for run in ended(mine, "tune").values()} == {State.DONE}
+
+
 def test_a_waiting_run_is_cancelled_at_once_and_what_it_waits_for_goes_on(mine: Project, hold: Path) -> None:
     (hold / "hold-base").touch()
     submit(mine, "pre", seeds=[1])
@@ -185,3 +203,30 @@ def test_what_lies_on_another_target_has_to_be_done_and_is_brought(mine: Project
     assert json.loads(Path(found.run_dir, "work", "model.json").read_text()) == [0.5, 1, 0.25, 1]
     row = read(Path(found.run_dir, ".oelm", "inputs.json"))["inputs"][0]
     assert row["path"].startswith(str(mine.folder))
+
+
+def test_the_trainer_begins_with_the_weights_of_the_run_of_its_own_seed(project: Path) -> None:
+    tune = TINY_STUDY.replace(
+        'factors = ["model_type", "freeze_qk"]', 'factors = ["model_type", "freeze_qk", "init_from"]'
+    )
+    head = tune.partition("[groups]")[0]
+    groups = (
+        'tuned = { model_type = "oelm", freeze_qk = false, init_from = "tiny/gpt_base:best" }',
+        'late = { model_type = "oelm", freeze_qk = true, init_from = "tuned:latest" }',
+    )
+    (project / "jobs" / "tune.toml").write_text(head + "[groups]\n" + "\n".join(groups) + "\n")
+    with Project(project, say=lambda text: None) as mine:
+        submit(mine, "tiny", groups=["gpt_base"], seeds=[42])
+        submit(mine, "tune", seeds=[42])
+        found = ended(mine, "tune")
+        assert {run.state for run in found.values()} == {State.DONE}, [run.reason for run in found.values()]
+        report = mine.report("tune")
+        base = Path(runs(mine, "tiny")["gpt_base"].run_dir)
+    row = read(Path(found["tuned"].run_dir, ".oelm", "inputs.json"))["inputs"][0]
+    assert row["path"] == str(base / "best_model.pt")
+    assert row["sha256"] == hashlib.sha256((base / "best_model.pt").read_bytes()).hexdigest()
+    parts = [read(Path(found[name].run_dir, "treatment.json"))["groups"]["qk"] for name in ("tuned", "late")]
+    assert parts[0]["sha256_end"] == parts[1]["sha256_start"]
+    assert found["tuned"].fingerprint != found["late"].fingerprint
+    assert not [one.text for one in report.findings if one.severity in ("void", "unfair")]
+    assert {edge.source for edge in report.report.lineage} >= {"tiny/gpt_base", "tuned"}

@@ -202,9 +202,8 @@ class Keeper:
                     if _is_cancelled(line[0]):
                         _give_up(line.popleft())
                         continue
-                    if not self._is_lane and rundir.first_held(
-                        line[0].needs
-                    ):  # the others don't wait for what it needs
+                    # The others don't wait for what it needs.
+                    if not self._is_lane and rundir.first_held(line[0].needs):
                         passed_over.append(line.popleft())
                         look_s = NEEDED_S
                         continue
