@@ -270,6 +270,14 @@ def parents(
         its = seed if needed.seed is None else needed.seed
         run = name_of(other, needed.group, its)
         seeds = other.judged_seeds
+        if needed.study and not seeds:
+            raise ConfigurationError(
+                _(
+                    "{path}: [groups.{group}] needs {source}: study {study} tunes and has no confirm_seeds",
+                    str(study.path), group.name, str(needed), other.name,
+                ),
+                hint=_("give it confirm_seeds: the runs that confirm what was chosen are those that others need"),
+            )  # fmt: skip
         if needed.study and its not in seeds and (other.name, run) not in submitted:
             one = Source(study=needed.study, group=needed.group, seed=seeds[0])
             raise ConfigurationError(

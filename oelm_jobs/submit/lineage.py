@@ -18,6 +18,7 @@ from ..agent.sentences import _
 from ..agent.states import Checkpoints, State
 from ..connections import Connection, connect, connect_for_transfer
 from ..errors import PreflightError
+from ..names import CONFIRM
 from ..runs.observe import Scope, refresh
 from ..spec.lineage import ALWAYS, BEST, LATEST, Parent
 from ..spec.study import Run
@@ -149,6 +150,8 @@ def _row(
 
 
 def _submit(plan: Plan, parent: Parent) -> str:
+    if parent.study != plan.study.name and parent.run.endswith(f"-{CONFIRM}"):
+        return _("it confirms what was chosen by tuning: oelm-submit --study {study} --confirm", parent.study)
     return _(
         "submit it again or first: oelm-submit --study {study} --target {target} --group {group}",
         parent.study, plan.target.name, parent.group,

@@ -197,3 +197,6 @@ def test_of_a_study_that_tunes_its_confirming_runs_are_what_others_need(project:
     trials = replace(study, seeds=(1, 2))
     with pytest.raises(ConfigurationError, match=r"no seed 1; its seeds: 11, 12"):
         runs_of(project, trials)
+    write(project, "tuned", tuning.replace("confirm_seeds = [11, 12]", "") + "base = { arm = 1 }\n")
+    with pytest.raises(ConfigurationError, match="study tuned tunes and has no confirm_seeds"):
+        runs_of(project, study)
