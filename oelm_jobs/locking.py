@@ -18,6 +18,8 @@ from .connections import connect
 from .errors import OelmError, UsageError, few
 from .reporting import report_on
 from .spec.study import Study
+from .store import Store
+from .study import lineage
 from .study.blocks import DataHash, changed
 from .study.files import load_study
 from .study.resolve import plan_runs
@@ -100,8 +102,14 @@ def fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> tu
     """
     try:
         data_hash = preflight.data_hash(connect(LOCAL, project), project, study)
-        runs = plan_runs(study, replace(LOCAL, root=str(project)), data_hash=data_hash)
+        others = lineage.others(project, study, load_study)
+        known = {}
+        if others:
+            with Store() as store:
+                known = {(run.study, run.name): run.fingerprint for run in store.runs(project)}
+        here = replace(LOCAL, root=str(project))
+        runs = plan_runs(study, here, data_hash=data_hash, others=others, known_runs=known)
     except OelmError as error:
         warn(_("Fingerprints of the study's runs are not known: {why}", str(error)))
         return {}, ""
-    return {run.name: run.fingerprint for run in runs}, data_hash
+    return {run.name: run.fingerprint for run in runs if run.fingerprint}, data_hash

@@ -306,7 +306,9 @@ def _runs_within(
         if why := about.why_not_run(variant, run):
             raise ConfigurationError(_("{run}: {why}", name, why))
         settings.update(about.settings_of(variant, run, data_there))
-        is_unknown = any(parent.input and not parent.fingerprint for parent in run.parents)
+        taken = [parent for parent in run.parents if parent.input]
+        is_unknown = has_parents and len(taken) < len(lineage.inputs(variant, group))  # one is of a study not given
+        is_unknown |= not all(parent.fingerprint for parent in taken)
         if data_hash and not is_unknown:  # nobody has seen the run yet, and to copy it takes longer than all else here
             object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
         return run

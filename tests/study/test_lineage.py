@@ -154,6 +154,9 @@ def test_what_a_run_takes_makes_it_another_and_waiting_alone_does_not(project: P
     }
     assert len({best, *others}) == 4 and "" not in others
     assert fingerprint('inputs = { init = "pre/a:best" }', {}) == ""  # nobody knows what it takes
+    study = read_study(write(project, "s", plain + 'b = { lr = 1.0, inputs = { init = "pre/a:best" } }'))
+    (stranger, _) = plan_runs(study, replace(LOCAL, root=str(project)), data_hash="d")  # without the other study
+    assert stranger.fingerprint == ""
     alone = fingerprint("needs = []", {}, PROGRAM)
     assert fingerprint('needs = ["pre/a"]', known, PROGRAM) == alone
 
