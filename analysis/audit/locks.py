@@ -65,6 +65,12 @@ def load(project: Path, study: Study) -> Locks | None:
     elif there.sha256 not in [one.sha256 for one in known]:
         if known:
             remarks.append(_("{path}: the ledger has no line of this lock: oelm-report did not write it", str(path)))
+        elif there.code:  # a lock of before there was a ledger tells no code
+            where = str(ledger.path_of(project, study.name))
+            said = _(
+                "{path}, which has a line of every lock, is gone or was edited: what it said of runs is unknown", where
+            )
+            remarks.append(said)
         known.append(there)
     elif there.sha256 != known[-1].sha256:
         remarks.append(_("{path} is an earlier lock than the newest one in the ledger", str(path)))

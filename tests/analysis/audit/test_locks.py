@@ -23,9 +23,9 @@ def path(project: Path) -> Path:
     return ledger.lock_path(project, STUDY)
 
 
-def write(project: Path, study: Any = STUDY, *, at: float = 1000.0, before: str = "", data: str = "") -> str:
+def write(project: Path, study: Any = STUDY, *, at: float = 1000.0, before: str = "", **known: str) -> str:
     """Lock a study as oelm-report does; return the lock's hash."""
-    content = lock.content(study, [], {}, at, before=before, data=data)
+    content = lock.content(study, [], {}, at, before=before, **known)
     ledger.append_lock(project, STUDY.name, json.loads(content))
     path(project).parent.mkdir(parents=True, exist_ok=True)
     path(project).write_bytes(content)
@@ -69,6 +69,12 @@ def test_an_edited_lock_file_that_no_ledger_knows_is_refused(tmp_path: Path) -> 
     ledger.path_of(tmp_path, STUDY.name).unlink()
     with pytest.raises(UsageError, match="edited after it was locked"):
         locks.load(tmp_path, STUDY)
+
+
+def test_a_ledger_that_was_removed_is_named_while_the_lock_is_there(tmp_path: Path) -> None:
+    write(tmp_path, code="c" * 64)
+    ledger.path_of(tmp_path, STUDY.name).unlink()
+    assert "is gone or was edited: what it said of runs is unknown" in remarks(tmp_path)
 
 
 def test_an_edited_lock_with_a_hash_to_match_is_in_no_line_of_the_ledger(tmp_path: Path) -> None:
