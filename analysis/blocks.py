@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.ledger import Entry
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import blocks
 
@@ -39,12 +40,13 @@ def build(
     lock: Lock | None = None,
     planned: Study | None = None,
     choice: Choice | None = None,
+    ledger: Sequence[Entry] = (),
 ) -> Report:
     """Build the report of a study from loaded runs, as ``report.build``; of one with blocks over all of them."""
     if not study.blocks:
         return report.build(
             study, runs, trials=trials, remarks=remarks, target_loss=target_loss, lock=lock, planned=planned,
-            choice=choice,
+            choice=choice, ledger=ledger,
         )  # fmt: skip
     own, strangers = replicates.divide(study, runs)
     divided = _divided(study, own)

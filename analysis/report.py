@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.ledger import Entry
 from oelm_jobs.names import CONFIRM
 from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
@@ -106,19 +107,20 @@ def build(
     lock: Lock | None = None,
     planned: Study | None = None,
     choice: Choice | None = None,
+    ledger: Sequence[Entry] = (),
 ) -> Report:
     """Build the report of a study from loaded runs; never raises for what the runs hold.
 
     With a lock the verdicts rest on the locked seeds alone, and what changed since is listed; ``planned`` is the whole
     study that the lock is about, where ``study`` is a selection of it. Those of a study that tunes rest on the runs
-    that confirm its ``choice``.
+    that confirm its ``choice``, and ``ledger`` has what was tried besides and thrown away.
     """
     settled = replicates.settle(study, runs)
     runs = settled.runs
     is_of_scripts = study.program is not None or (bool(runs) and all(run.is_script or run.series for run in runs))
     goals = told.metrics(study, runs) if is_of_scripts else None
     whole, study = study, as_judged(study)
-    tuned = tuning.look(whole, runs, goals, choice) if whole.is_tuning else None
+    tuned = tuning.look(whole, runs, goals, choice, ledger) if whole.is_tuning else None
     groups = grouped(study, told_apart(runs), tuned)
     own = {name: groups[name] for name in study.groups}
     differences = configurations.differences([run for members in own.values() for run in members], study)

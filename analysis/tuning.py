@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from oelm_jobs.agent.sentences import Sentence, _, joined
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import few
+from oelm_jobs.ledger import Entry
 from oelm_jobs.names import CONFIRM
 from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study.resolve import run_name
@@ -34,6 +35,8 @@ DONE, FAILED, GOING, MISSING, UNKNOWN = "done", "failed", "going", "missing", "u
 OVER = (DONE, FAILED)
 KEY = "tuning"
 """Of what is found of it."""
+CLOCKS_S = 60.0
+"""Clocks of two machines may differ by so much."""
 _STATES = {State.QUEUED: GOING, State.RUNNING: GOING, State.FAILED: FAILED, State.CANCELLED: MISSING}
 
 
@@ -62,6 +65,8 @@ class Effort:
     """Those that the study plans."""
     extra: tuple[LoadedRun, ...]
     """Further runs of it, with other values or seeds."""
+    thrown_away: tuple[Entry, ...] = ()
+    """What the ledger says of runs of it that were forgotten or started over."""
 
     def of(self, *states: str) -> list[Trial]:
         """Return its trials in some states."""
@@ -81,8 +86,9 @@ class Effort:
 
     @property
     def gpu_hours(self) -> float | None:
-        """Of all that was run; None where nothing tells any."""
-        known = [run.gpu_hours for run in self.runs if run.gpu_hours is not None]
+        """Of all that was run, thrown away or not; None where nothing tells any."""
+        told = [*(run.gpu_hours for run in self.runs), *(entry.gpu_hours for entry in self.thrown_away)]
+        known = [hours for hours in told if hours is not None]
         return math.fsum(known) if known else None
 
     @property
@@ -125,7 +131,7 @@ class Tuning:
         return tuple(found.text for found in self.findings if found.concerns(*groups))
 
 
-def efforts(study: Study, runs: Sequence[LoadedRun], goals: Goals | None) -> list[Effort]:
+def efforts(study: Study, runs: Sequence[LoadedRun], goals: Goals | None, ledger: Sequence[Entry] = ()) -> list[Effort]:
     """Return what was done to tune each group of a study that tunes."""
     tried, keys = candidates(study), [*(study.sweep.parameters if study.sweep else ())]
     by_place = {(run.group, run.tag, run.seed): run for run in reversed(runs)}
@@ -141,7 +147,8 @@ def efforts(study: Study, runs: Sequence[LoadedRun], goals: Goals | None) -> lis
                 trials.append(_trial(candidate, name, run, goals))
         known = {id(trial.run) for trial in trials}
         extra = [run for run in runs if run.group == group and run.tag != CONFIRM and id(run) not in known]
-        found.append(Effort(group=group, trials=tuple(trials), extra=tuple(extra)))
+        gone = tuple(entry for entry in ledger if entry.group == group and entry.tag != CONFIRM)
+        found.append(Effort(group=group, trials=tuple(trials), extra=tuple(extra), thrown_away=gone))
     return found
 
 
@@ -211,9 +218,11 @@ def selection_metric(study: Study, goals: Goals | None) -> tuple[str, str]:
     return next(iter((goals or study.program.metrics.goal).items()), ("", ""))
 
 
-def look(study: Study, runs: Sequence[LoadedRun], goals: Goals | None, choice: Choice | None) -> Tuning:
-    """Return how a study was tuned."""
-    found = efforts(study, runs, goals)
+def look(
+    study: Study, runs: Sequence[LoadedRun], goals: Goals | None, choice: Choice | None, ledger: Sequence[Entry] = ()
+) -> Tuning:
+    """Return how a study was tuned; ``ledger`` has the runs of it that were thrown away."""
+    found = efforts(study, runs, goals, ledger)
     best = chosen(found, goals)
     wanted = {group: one.values for group, one in (choice.groups if choice is not None else best).items()}
     confirming: dict[str, list[LoadedRun]] = {group: [] for group in study.groups}
@@ -252,6 +261,11 @@ def _unequal(study: Study, found: Sequence[Effort]) -> list[AuditFinding]:
         if effort.extra:
             runs = few([run.name for run in effort.extra])
             said.append(_("{group} was tried with more than the sweep: {runs}", effort.group, runs))
+    thrown = {effort.group: len(effort.thrown_away) for effort in found}
+    if len(set(thrown.values())) > 1:
+        runs = few([entry.run for effort in found for entry in effort.thrown_away])
+        each_of = [f"{name} {count}" for name, count in thrown.items()]
+        said.append(_("runs that were tried and thrown away: {counts} ({runs})", each_of, runs))
     counts = {effort.group: len(effort.of(*OVER)) for effort in found}
     if len(set(counts.values())) > 1 and not any(effort.of(GOING) for effort in found):
         said.append(_("trials that are over: {counts}", [f"{name} {count}" for name, count in counts.items()]))
@@ -296,7 +310,13 @@ def _confirmed(tuned: Tuning) -> list[AuditFinding]:
         )
         for run in tuned.strange
     ]
-    if tuned.choice is None and any(tuned.confirming.values()):
+    everyone = [run for members in tuned.confirming.values() for run in members]
+    made_at = tuned.choice.chosen_at - CLOCKS_S if tuned.choice is not None else 0.0
+    if early := [run.name for run in everyone if run.started_at is not None and run.started_at < made_at]:
+        said.append(
+            _warning(_("the choice on record was made after runs that confirm it had begun: {runs}", few(early)))
+        )
+    if tuned.choice is None and everyone:
         said.append(
             _warning(_("the choice has no record (oelm-submit --confirm makes it): it is that of the trials now"))
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from . import ledger
 from .agent.sentences import _, joined
 from .analysis import told, tuning
 from .analysis.audit import choice as choices
@@ -41,6 +42,11 @@ class Confirmation:
     """Of the runs that confirm it."""
 
     @property
+    def values(self) -> dict[str, dict[str, Any]]:
+        """What was chosen, by group and setting."""
+        return {group: one.values for group, one in self.choice.groups.items()}
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """With which it is confirmed."""
         return self.chosen_in.confirm_seeds
@@ -69,7 +75,7 @@ def choose(project: Path, study: Study, warn: Callable[[str], None]) -> Confirma
     goals = told.metrics(study, read) if study.program is not None else None
     path = loading.choice_path(project, study)
     known = choices.read(path)
-    tuned = tuning.look(study, read, goals, known)
+    tuned = tuning.look(study, read, goals, known, ledger.read(project, study.name))
     for finding in tuned.findings:
         warn(finding.text)
     if known is None:

@@ -95,6 +95,7 @@ class StudyReport:
             lock=self.locks.newest if self.locks is not None else None,
             planned=self.planned,
             choice=self.choice,
+            ledger=self._thrown_away(),
         )
         return replace(made, lineage=self._needed())
 
@@ -120,10 +121,13 @@ class StudyReport:
         places = [run_directory(folder / study, name), run_directory(folder, name)]
         return next((place for place in places if sync.study_in(place) == study), None)
 
+    def _thrown_away(self) -> list[ledger.Entry]:
+        """Return what the study's ledger says of runs that were forgotten or started over."""
+        return ledger.read(self.project, self.study.name) if self.project is not None and not self.folders else []
+
     def _forgotten(self) -> list[Sentence]:
         """Return a remark on what was taken out of the study's results."""
-        known = ledger.read(self.project, self.study.name) if self.project is not None and not self.folders else []
-        entries = [entry for entry in known if entry.event == ledger.FORGOTTEN]
+        entries = [entry for entry in self._thrown_away() if entry.event == ledger.FORGOTTEN]
         if not entries:
             return []
         runs = few([ledger.summary(entry) for entry in entries])

@@ -72,6 +72,8 @@ def test_what_is_tuned_is_chosen_by_all_trials_recorded_locked_and_confirmed(tun
     study.write_text(as_tried)
     place = tuning / "experiments" / "tune"
     assert not place.exists(), "a dry run leaves nothing behind"
+    planned = json.loads(oelm("submit", "--confirm", "--dry-run", "--json").stdout)
+    assert planned["chosen"] == {"adam": {"lr": 1e-3}, "sgd": {"lr": 1e-2}}
     oelm("submit", "--confirm", "--mode", "parallel", "--wait", "--json")
     assert (place / "tune_lock.json").exists() and (place / "tune_choice.json").exists()
     names = {run.name for run in Project(tuning).runs() if run.tag == "confirm"}
@@ -90,6 +92,12 @@ def test_what_is_tuned_is_chosen_by_all_trials_recorded_locked_and_confirmed(tun
     assert json.loads((place / "tune_choice.json").read_text()) == recorded
     (verdict,) = Project(tuning).report().verdicts
     assert any("results of trials changed after the choice was made" in alarm for alarm in verdict.alarms)
+
+    # Nor does one arm get more trials by forgetting what they gave.
+    oelm("submit", "--set", "lr=5e-3", "--tag", "more", "--group", "sgd", "--wait")
+    oelm("forget", "sgd-more", "sgd-s2-more", "--yes")
+    (verdict,) = Project(tuning).report().verdicts
+    assert any("thrown away" in alarm and "sgd-s2-more" in alarm for alarm in verdict.alarms)
 
 
 @pytest.mark.slow

@@ -55,7 +55,12 @@ class SubmittedRun(TypedDict):
     """Absolute path of its folder on the target."""
 
 
-class Submitted(Printed):
+class _ChosenMay(TypedDict, total=False):
+    chosen: dict[str, dict[str, Any]]
+    """With ``--confirm``: the values that were chosen, by group and setting."""
+
+
+class Submitted(Printed, _ChosenMay):
     """A submission."""
 
     study: str
@@ -117,7 +122,7 @@ class Difference(TypedDict):
     """Metrics that can't be compared because of it."""
 
 
-class Planned(Printed):
+class Planned(Printed, _ChosenMay):
     """A plan (``--dry-run``)."""
 
     study: str

@@ -18,7 +18,8 @@ from .common import narrate, narrate_wrapped, put, put_json, say, say_wrapped
 from .view import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from ..project import Project
     from ..study.plan import Plan
@@ -33,8 +34,10 @@ BESIDE = 12
 """Columns before the second one of the lines of a plan's head; a run's lines begin one column later."""
 
 
-def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
-    """Print the plan; has no other effect."""
+def show(
+    project: Project, plan: Plan, *, script: bool, as_json: bool, chosen: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Print the plan, in JSON with what was ``chosen`` for its groups; has no other effect."""
     if script:
         scripts = project.scripts(plan)
         if plan.target.kind != "slurm":
@@ -43,7 +46,7 @@ def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
         whole = "\n".join(scripts)
         put(visible.text(whole) if sys.stdout.isatty() else whole, nl=False)
     elif as_json:
-        put_json(_as_json(plan, project.preview(plan)))
+        put_json({**_as_json(plan, project.preview(plan)), **({"chosen": chosen} if chosen else {})})
     else:
         _show_head(plan)
         before = ""

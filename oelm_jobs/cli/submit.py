@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -141,10 +141,11 @@ def main(
                 chosen, target, groups=names, blocks=split_names(blocks), seeds=numbers, tag=tag, settings=changes,
                 mode=mode, stop_on_failure=stop_on_failure, offline=dry_run, sending=meter if send_data else None,
             )  # fmt: skip
+        values = confirmation.values if confirmation is not None else None
         if dry_run:
             from .planned import show
 
-            show(project, planned, script=script, as_json=as_json)
+            show(project, planned, script=script, as_json=as_json, chosen=values)
             narrate_wrapped(_("--script prints the complete launch scripts."))
             return
         if rerun:
@@ -153,7 +154,9 @@ def main(
         if confirmation is not None:
             project.record(confirmation)
         submitted = project.submit(planned, "rerun" if rerun else "extend" if extend else "resume")
-        show_submitted(planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
+        show_submitted(
+            planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say, chosen=values
+        )
         if wait:
             wait_for(project, planned, as_json=as_json)
 
@@ -267,15 +270,21 @@ def confirm_anew(project: Project, plan: Plan, *, yes: bool) -> None:
 
 
 def show_submitted(
-    plan: Plan, submitted: list[Submitted], *, as_json: bool = False, tell: Callable[[str], None] = say
+    plan: Plan,
+    submitted: list[Submitted],
+    *,
+    as_json: bool = False,
+    tell: Callable[[str], None] = say,
+    chosen: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Print what became of each run of a submission."""
+    """Print what became of each run of a submission, in JSON with what was ``chosen`` for its groups."""
     if as_json:
         runs = [
             {"run": s.run.name, "state": s.state, "submitted": not s.note, "note": s.note, "run_dir": s.run.run_dir}
             for s in submitted
         ]
-        put_json({"version": 1, "study": plan.study.name, "target": plan.target.name, "runs": runs})
+        about = {"version": 1, "study": plan.study.name, "target": plan.target.name, "runs": runs}
+        put_json({**about, **({"chosen": chosen} if chosen else {})})
         return
     for difference in plan.differences:
         if difference.reason:

@@ -225,6 +225,15 @@ def test_confirming_runs_without_a_recorded_choice_are_told(whole: Path) -> None
     assert "the choice has no record" in said(built(whole, None))[0]
 
 
+def test_a_choice_that_was_recorded_after_its_confirmation_had_begun_is_told(whole: Path) -> None:
+    late = chosen(whole)
+    groups = late.groups
+    late = choice.made(
+        late.study, groups, metric=late.metric, goal=late.goal, seeds=SEEDS, confirm_seeds=FRESH, at=2e9
+    )  # fmt: skip
+    assert any("made after runs that confirm it had begun" in text for text in said(built(whole, late)))
+
+
 def test_a_value_that_was_dropped_from_the_sweep_is_told(runs: Path) -> None:
     before = chosen(runs)
     fewer = replace(tuned_study(), sweep=Sweep(parameters={"max_lr": Parameter(values=RATES[:2])}))
