@@ -14,7 +14,7 @@ from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 from oelm_jobs.study.tuning import as_judged
 
-from . import findings, lineage, repeated, summaries, sweeps, told, tuning, tuning_tables
+from . import effects, findings, lineage, repeated, summaries, sweeps, told, tuning, tuning_tables, variation
 from .audit import arms, configurations, observations, treatment
 from .audit.choice import Choice
 from .audit.lock import Lock, deviations, rule_deviations
@@ -74,6 +74,14 @@ class Report:
     def runs(self) -> tuple[LoadedRun, ...]:
         """All runs, group by group."""
         return tuple(run for members in self.groups.values() for run in members)
+
+    @property
+    def all_tables(self) -> tuple[Table, ...]:
+        """The tables in the order of printing, effect sizes before them and what varied behind."""
+        deciding = [part.deciding for part in self.parts.values()] or [self.deciding]
+        compared = [run for groups in deciding for members in groups.values() for run in members]
+        beside = effects.table(self.verdicts), variation.table(compared or self.runs)
+        return tuple(table for table in (beside[0], *self.tables, beside[1]) if table is not None)
 
     @property
     def is_on_cpus(self) -> bool:

@@ -11,7 +11,7 @@ from oelm_jobs.spec.study import Hypothesis
 
 from . import tables
 from .judging.evidence import COUNT_METRICS, Value
-from .judging.scales import RATIO, scale_of
+from .judging.scales import RATIO, region, scale_of
 from .judging.verdicts import (
     EXACT,
     MEANS_PAIRED,
@@ -82,6 +82,11 @@ def _rule(h: Hypothesis) -> Sentence:
         if h.margin:
             return _("ratio at least {bound}, conceding {margin}", f"{first:g}", percent(h.margin))
         return _("ratio at least {bound}", f"{first:g}")
+    if h.relation == "better_by" and not first:
+        return _("higher") if h.is_higher_better else _("lower")
+    if h.relation == "better_by":
+        bound = _bound(h, first)
+        return _("higher by at least {bound}", bound) if h.is_higher_better else _("lower by at least {bound}", bound)
     if h.relation == "at_most_above":
         return _("at most {bound} above", _bound(h, first))
     if h.relation == "at_most_below":
@@ -231,6 +236,8 @@ def _of_block(verdict: Verdict, report: Report) -> list[Sentence]:
 def reasons(verdict: Verdict, report: Report) -> list[Sentence]:
     """Return why, and what else belongs into the verdict's own lines."""
     found = [*([verdict.reason] if verdict.reason else []), *verdict.alarms, *verdict.notes]
+    if verdict.hypothesis.because and not verdict.block:
+        found.append(_("the margin, because {reason}", verdict.hypothesis.because))
     if verdict.method == EXACT and verdict.hypothesis.metric == "trainable_params" and not verdict.blocks:
         counts = report.groups[verdict.hypothesis.group][0].parameters
         if counts.frozen_share and counts.frozen_share_without_embedding:
@@ -241,6 +248,13 @@ def reasons(verdict: Verdict, report: Report) -> list[Sentence]:
             )  # fmt: skip
             found.append(said)
     return found
+
+
+def remarks(report: Report) -> list[Sentence]:
+    """Return what is said of all verdicts: of their levels, and whose margins have no reason."""
+    names = [h.id for h in report.study.hypotheses if not h.because and _has_margin(h)]
+    said = _('No reason is given for the margin of {hypotheses} (because = "…").', names)
+    return [*level_remarks(report), *([said] if names else [])]
 
 
 def level_remarks(report: Report) -> list[Sentence]:
@@ -256,6 +270,12 @@ def level_remarks(report: Report) -> list[Sentence]:
             )
         )
     return found
+
+
+def _has_margin(h: Hypothesis) -> bool:
+    """Tell whether a rule has a number that somebody chose: one besides equality."""
+    nothing = (scale_of(h).equal, 0.0)  # no ratio is below zero
+    return any(math.isfinite(margin) and margin not in nothing for margin in region(h))
 
 
 def _holm(report: Report) -> Sentence:
@@ -284,4 +304,4 @@ def verdict_table(report: Report) -> Table:
             verdict.count if is_counted else None,
         )
         rows.append(tuple(map(Cell, cells)))
-    return Table("verdicts", tuple(columns), tuple(rows), remarks=tuple(level_remarks(report)))
+    return Table("verdicts", tuple(columns), tuple(rows), remarks=tuple(remarks(report)))

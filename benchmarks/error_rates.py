@@ -1,84 +1,75 @@
-"""How often verdicts are wrong at a nominal 5 %: a textbook method and ours, on the same draws.
+"""How often verdicts and bounds err at a nominal 5 %, for every design that a report can state.
 
-Three designs in which the textbook method errs more often than it says: a rule that can be refuted on two sides, means
-of few values with unequal counts and spreads, a speed trial whose rounds are correlated. Also what keeping the level
-costs: how often a real difference is found.
+The designs are those of the test suite (tests/analysis/designs.py), drawn more often. ``--write`` puts what was
+measured into the table of docs/statistics.md.
 """
 
 from __future__ import annotations
 
-import math
+import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-from oelm_jobs.analysis import statistics
-from oelm_jobs.analysis.statistics import Estimate
-from scipy import stats
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 
-ALPHA, MARGIN = 0.05, 1.0
-Draw = tuple[bool, bool]
-"""Whether the method of before decided, and today's."""
+from scipy import stats  # noqa: E402
 
+from tests.analysis import block_designs  # noqa: E402
+from tests.analysis.designs import DESIGNS, UNSOUND, Design, Rates, rates  # noqa: E402
 
-def refuted(rng: np.random.Generator, seeds: int, spread: float, true: float) -> Draw:
-    """Refute "within the margin" by the paired differences of some seeds."""
-    found = statistics.paired(rng.normal(true, spread, seeds).tolist())
-    before = min(found.p_below(-MARGIN), found.p_above(MARGIN))
-    return before <= ALPHA, found.p_outside(-MARGIN, MARGIN) <= ALPHA
+PAGE = REPOSITORY / "docs" / "statistics.md"
+BEGIN, END = "<!-- benchmarks/error_rates.py --write -->", "<!-- until here -->"
 
 
-def above(rng: np.random.Generator, counts: Sequence[int], spread: float, true: float) -> Draw:
-    """Find one mean above another by Satterthwaite's degrees of freedom, and as the report does."""
-    a, b = rng.normal(true, 1, counts[0]).tolist(), rng.normal(0, spread, counts[1]).tolist()
-    found = statistics.welch(a, b)
-    before = Estimate(**{name: getattr(found, name) for name in Estimate.__dataclass_fields__})
-    return before.interval(ALPHA)[0] > 0, found.interval(ALPHA)[0] > 0
+def share(count: int, draws: int) -> str:
+    """Return a share in per cent with its 95 % interval (Clopper and Pearson)."""
+    bounds = stats.binomtest(count, draws).proportion_ci(0.95, method="exact")
+    return f"{100 * count / draws:.1f} % ({100 * bounds.low:.1f} to {100 * bounds.high:.1f})"
 
 
-def faster(rng: np.random.Generator, rounds: int, correlation: float, true: float) -> Draw:
-    """Find a median above none by the sign test of independent rounds, and as the report does."""
-    values = [rng.normal()]
-    while len(values) < rounds:
-        values.append(correlation * values[-1] + math.sqrt(1 - correlation**2) * rng.normal())
-    found = statistics.median([true + value for value in values])
-    return replace(found, independent=1.0).interval(ALPHA)[0] > 0, found.interval(ALPHA)[0] > 0
+def cells(design: Design, found: Rates) -> list[str]:
+    """Return a design's line."""
+    return [
+        design.name,
+        share(found.wrong, found.draws),
+        share(found.missed, found.draws),
+        f"{100 * found.decided / found.draws:.0f} %",
+    ]
 
 
-def rates(draw: Callable[[np.random.Generator], Draw], draws: int) -> str:
-    """Return how often both methods decide, in per cent, each with its 95 % interval (Clopper and Pearson)."""
-    rng = np.random.default_rng(1)
-    counts = np.sum([draw(rng) for _ in range(draws)], axis=0)
-    shown = []
-    for count in counts:
-        bounds = stats.binomtest(int(count), draws).proportion_ci(0.95, method="exact")
-        shown.append(f"{100 * count / draws:5.1f} % ({100 * bounds.low:.1f} to {100 * bounds.high:.1f})")
-    return "   ".join(shown)
+def page(lines: list[list[str]], unsound: list[list[str]], draws: int) -> str:
+    """Return the two tables in Markdown."""
+    head = [
+        "| design, its truth on a margin | false verdicts | bounds beyond the truth | decided |",
+        "| --- | --- | --- | --- |",
+    ]
+    rows, others = ([f"| {' | '.join(line)} |" for line in table] for table in (lines, unsound))
+    said = f"{draws:,} studies of each design; of each share its 95 % interval."
+    why = "What no report states, since those who chose can't judge:"
+    return "\n".join([BEGIN, "", said, "", *head, *rows, "", why, "", *head, *others, "", END])
 
 
-def main(draws: int) -> None:
-    """Print the rates."""
-    print(f"false verdicts at a nominal {100 * ALPHA:g} %, {draws:,} draws each{'before':>24}{'now':>24}")
-    for seeds, spread in ((3, 0.3), (3, 3.0), (8, 10.0), (8, 100.0)):
-        line = rates(lambda rng, n=seeds, s=spread: refuted(rng, n, s, MARGIN), draws)
-        print(f"refuting 'within x', {seeds} pairs, spread {spread:g} x".ljust(54), line)
-    for counts, spread in (((2, 2), 10.0), ((2, 3), 0.3), ((2, 8), 0.5), ((3, 8), 0.5), ((5, 8), 0.3)):
-        line = rates(lambda rng, n=counts, s=spread: above(rng, n, s, 0.0), draws)
-        print(f"means of {counts[0]} and {counts[1]} seeds, spreads 1 to {spread:g}".ljust(54), line)
-    for rounds, correlation in ((15, 0.0), (15, 0.3), (21, 0.0), (21, 0.3), (21, 0.5), (41, 0.3)):
-        line = rates(lambda rng, n=rounds, r=correlation: faster(rng, n, r, 0.0), draws)
-        print(f"{rounds} rounds, lag-1 correlation {correlation:g}".ljust(54), line)
-    print("what is there is found")
-    line = rates(lambda rng: refuted(rng, 5, 0.5, 2 * MARGIN), draws)
-    print("refuting 'within x', 5 pairs, spread 0.5 x, true 2 x".ljust(54), line)
-    for counts in ((3, 5), (5, 8)):
-        line = rates(lambda rng, n=counts: above(rng, n, 1.0, 2.0), draws)
-        print(f"means of {counts[0]} and {counts[1]} seeds, true 2 spreads".ljust(54), line)
-    for rounds in (15, 21):
-        line = rates(lambda rng, n=rounds: faster(rng, n, 0.0, 1.0), draws)
-        print(f"{rounds} independent rounds, true 1 spread".ljust(54), line)
+def main() -> None:
+    """Measure, print, and write where that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("draws", nargs="?", type=int, default=20_000, help="studies of each design")
+    parser.add_argument("--only", default="", help="designs whose name holds this")
+    parser.add_argument("--write", action="store_true", help="into docs/statistics.md")
+    given = parser.parse_args()
+    print(f"false verdicts at a nominal 5 %, {given.draws:,} studies each; bounds beyond the truth; decided")
+    tables = []
+    for designs in ((*DESIGNS, *block_designs.DESIGNS), UNSOUND):
+        lines = []
+        for design in (one for one in designs if given.only in one.name):
+            lines.append(cells(design, rates(design, given.draws, seed=2)))
+            print(f"{lines[-1][0]:<66}{lines[-1][1]:>22}{lines[-1][2]:>22}{lines[-1][3]:>8}", flush=True)
+        tables.append(lines)
+    if given.write and not given.only:
+        text = PAGE.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        PAGE.write_text(before + page(*tables, given.draws) + rest.partition(END)[2], encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
+    main()

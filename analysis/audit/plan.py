@@ -17,7 +17,7 @@ from oelm_jobs.study import blocks, sweep
 
 SEARCH = ("tuned", "sweep", "budget", "selection")
 """Keys of a plan that are about what is tried before anything is confirmed."""
-_UNSAID = [("scale", "ratio"), ("is_told", False), ("at", "last"), ("goal", "minimize"), ("holds", "")]
+_UNSAID = [("scale", "ratio"), ("is_told", False), ("at", "last"), ("goal", "minimize"), ("holds", ""), ("because", "")]
 """What a rule is unless it says otherwise; locks don't hold it, as those from before it could be said don't."""
 COMPARED = (
     "hypotheses", "groups", "train", "unequal", "question", "factors", "global_batch", "program", "blocks",

@@ -60,6 +60,8 @@ def region(hypothesis: Hypothesis) -> tuple[float, float]:
         return first - hypothesis.margin, math.inf
     equal = scale_of(hypothesis).equal
     lowest = 0.0 if equal else -math.inf
+    if hypothesis.relation == "better_by":
+        return (equal + first, math.inf) if hypothesis.is_higher_better else (lowest, equal - first)
     if hypothesis.relation == "reduction":
         return equal - last, equal - first
     if hypothesis.relation == "increase":

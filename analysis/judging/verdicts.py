@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from oelm_jobs.agent.sentences import Sentence, _
-from oelm_jobs.spec.study import Hypothesis
+from oelm_jobs.spec.study import BETTER_BY, Hypothesis
 
 from .. import statistics
 from ..reading.loaded_run import LoadedRun
@@ -241,9 +241,13 @@ def point(base: Verdict) -> Verdict:
 
 
 def _holds(base: Verdict) -> bool:
-    """Tell whether the estimate satisfies the rule; one that is a margin but for rounding does."""
+    """Tell whether the estimate satisfies the rule; one that is a margin but for rounding does, unless equal values
+    are the margin of what is to be better.
+    """
     assert base.estimate is not None
     low, high = base.region
+    if base.hypothesis.relation == BETTER_BY and base.hypothesis.bounds == (0.0,):
+        return low < base.estimate < high
     return low <= base.estimate <= high or any(
         math.isclose(base.estimate, margin, rel_tol=1e-12) for margin in base.region
     )

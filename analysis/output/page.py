@@ -101,7 +101,7 @@ def as_html(
         tones=_TONES,
         report=report,
         titles=titles,
-        tables=tables.cut(tables.for_readers(report.tables), WIDEST),
+        tables=tables.cut(tables.for_readers(report.all_tables), WIDEST),
         lines=lineage.lines(report.lineage),
         lineage_drawing=Markup(lineage.drawing(report.lineage)) if report.lineage else "",
         figures=drawn,

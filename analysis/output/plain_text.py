@@ -25,7 +25,7 @@ WIDEST = 12
 WIDEST_TEX = 9
 """Columns of a LaTeX table."""
 
-PRINTED = ("comparison", "budget", "choice", "sweep", "swept", "runs", "efficiency", "blocks")
+PRINTED = ("comparison", "budget", "choice", "sweep", "swept", "runs", "efficiency", "blocks", "effects", "variation")
 """Tables that a terminal shows; the files have all of them."""
 
 
@@ -74,7 +74,7 @@ def verdicts(report: Report, language: str, width: int | None = None) -> str:
         lines.append(_wrap(title, width, "", "  "))
         body = [*([h.claim] if h.claim else []), *wording.statement(verdict, report)]
         lines += [_wrap(say(line, language), width, "    ", "      ") for line in body]
-    for remark in wording.level_remarks(report):
+    for remark in wording.remarks(report):
         lines += ["", _wrap(say(remark, language), width)]
     if not report.verdicts:
         lines.append(say(headings.NO_HYPOTHESES, language))
@@ -88,7 +88,7 @@ def comparison(report: Report, language: str) -> str:
 
 def _readable(report: Report) -> list[Table]:
     """Return the tables, those cut that would be too wide to read."""
-    return _pieces(tables.for_readers(report.tables), WIDEST)
+    return _pieces(tables.for_readers(report.all_tables), WIDEST)
 
 
 def _pieces(shown: Iterable[Table], widest: int) -> list[Table]:
@@ -141,7 +141,7 @@ def as_latex(report: Report, language: str, made_at: float) -> str:
     needs = _("needs \\usepackage{{booktabs,graphicx}}; letters other than Latin need XeLaTeX or LuaLaTeX and a font")
     comments = [headings.title(report), headings.made(made_at), needs, *(finding.text for finding in report.limits)]
     lines = [f"% {say(comment, language)}" for comment in comments]
-    shown = tables.for_readers(report.tables)
+    shown = tables.for_readers(report.all_tables)
     turned = [t if len(t.rows) > 4 or len(t.rows) >= len(t.columns) else replace(t, is_turned=True) for t in shown]
     for table in (wording.verdict_table(report), *_pieces(turned, WIDEST_TEX)):
         caption = " ".join([say(table.title, language) + ".", *(say(remark, language) for remark in table.remarks)])

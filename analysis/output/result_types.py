@@ -59,16 +59,6 @@ class _VerdictMay(TypedDict, total=False):
     """``last`` or ``best``."""
     goal: str
     """``minimize`` or ``maximize``; empty where the study doesn't say."""
-    difference: Number
-    """On the scale of differences: the estimate, in the metric's own units."""
-    difference_low: Number
-    """Its lower bound."""
-    difference_high: Number
-    """Its upper bound."""
-    sd_log_ratio: Number
-    """Standard deviation of the log ratio of a pair (unpaired: of independent runs)."""
-    sd_difference: Number
-    """The same of the difference."""
 
 
 class _Judged(_VerdictMay):
@@ -106,12 +96,24 @@ class _Judged(_VerdictMay):
     """The level that the study declares."""
     method: str
     """How it was judged; empty without data."""
+    because: str
+    """Why the rule's numbers are what they are; empty where the study doesn't say."""
     ratio: Number
     """The estimate: group / against."""
     ratio_low: Number
     """Its lower bound."""
     ratio_high: Number
     """Its upper bound."""
+    sd_log_ratio: Number
+    """Standard deviation of the log ratio of a pair (unpaired: of independent runs)."""
+    difference: Number
+    """The same values as group − against, in the metric's own units; null of a speed trial."""
+    difference_low: Number
+    """Its lower bound, at the same level."""
+    difference_high: Number
+    """Its upper bound."""
+    sd_difference: Number
+    """The same of the difference."""
     region: list[Number]
     """Ratios or differences that satisfy the rule, from and to."""
     one_sided_level: Number

@@ -17,7 +17,8 @@ from oelm_jobs.study.blocks import of_tag
 from .. import wording
 from ..audit.choice import RULE
 from ..findings import UNFAIR, VOID, WARNING
-from ..judging.scales import RATIO, scale_of
+from ..judging.effects import effect
+from ..judging.scales import DIFFERENCE, RATIO, scale_of
 from ..judging.verdicts import Verdict
 from ..printed import date, say, where
 from ..reading.loaded_run import LoadedRun, Point
@@ -41,7 +42,7 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
         "deviations": _said(report.deviations, language),
         "verdicts": [_verdict(verdict, report, language) for verdict in report.verdicts],
         **({"tuning": _tuning(report, report.tuning, language)} if report.tuning is not None else {}),
-        "tables": {table.key: records(table) for table in report.tables},
+        "tables": {table.key: records(table) for table in report.all_tables},
         "differences": [
             {**_named(d, "key", "kind", "values", "reason"), "unfair": d.is_unfair} for d in report.differences
         ],
@@ -108,9 +109,7 @@ def summary(report: Report, language: str, made_at: float) -> dict[str, Any]:
 def verdicts_csv(report: Report) -> str:
     """Return a line a hypothesis with plain numbers; what isn't known is empty."""
     records = [_clean(_verdict(verdict, report, "en")) for verdict in report.verdicts]
-    results = ["ratio", "ratio_low", "ratio_high"]
-    if any("difference" in record for record in records):
-        results += ["difference", "difference_low", "difference_high"]
+    results = [f"{name}{end}" for name in ("ratio", "difference") for end in ("", "_low", "_high")]
     keys = (
         "id", "verdict", "metric", "group", "against", *results, "one_sided_level", "method", "count", "p_supported",
         "p_refuted", "step", "rule", "sentence",
@@ -149,33 +148,33 @@ def _verdict(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
 
 def _alone(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
     h = verdict.hypothesis
-    low, high = verdict.interval or (None, None)
-    result = {"ratio": verdict.estimate, "ratio_low": low, "ratio_high": high}
-    if scale_of(h) is not RATIO:
-        result = {
-            **dict.fromkeys(result),
-            "difference": verdict.estimate,
-            "difference_low": low,
-            "difference_high": high,
-        }
     return {
         "id": h.id,
         **_brief(verdict, report, language),
-        **_named(h, "metric", "group", "against", "relation", "bounds", "margin"),
+        **_named(h, "metric", "group", "against", "relation", "bounds", "margin", "because"),
         **(_named(h, "scale", "at", "goal") if h.is_told or scale_of(h) is not RATIO else {}),
         "declared_level": h.level,
         "method": verdict.method,
-        **result,
+        **_effects(verdict),
         "region": verdict.region,
         "one_sided_level": verdict.level,
         "count": verdict.count,
-        "sd_log_ratio" if scale_of(h) is RATIO else "sd_difference": verdict.sd,
         **_named(verdict, "p_supported", "p_refuted", "step"),
         "values": {
             arm: [{"seed": value.seed, "run": value.run, "value": value.raw} for value in values]
             for arm, values in (("group", verdict.group), ("against", verdict.against))
         },
     }
+
+
+def _effects(verdict: Verdict) -> dict[str, Any]:
+    """Return the effect as a ratio and as a difference."""
+    found: dict[str, Any] = {}
+    for name, spread, scale in (("ratio", "sd_log_ratio", RATIO), ("difference", "sd_difference", DIFFERENCE)):
+        one = effect(verdict, scale)
+        low, high = one.interval or (None, None)
+        found |= {name: one.estimate, f"{name}_low": low, f"{name}_high": high, spread: one.sd}
+    return found
 
 
 def _run(run: LoadedRun, group: str, language: str) -> dict[str, Any]:

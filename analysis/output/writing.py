@@ -36,7 +36,7 @@ def write(
         "report.md": show(report, "markdown", language, made_at),
         "tables.tex": show(report, "latex", language, made_at),
         "report.html": page.as_html(report, language, made_at, figures, style=style, refresh_s=refresh_s),
-        **{f"{table.key}.csv": plain_text.as_csv(table) for table in report.tables},
+        **{f"{table.key}.csv": plain_text.as_csv(table) for table in report.all_tables},
         "verdicts.csv": results.verdicts_csv(report),
     }
     files = [(folder / name, _encoded(content)) for name, content in texts.items()]

@@ -72,7 +72,11 @@ AT_MOST_BELOW = "at_most_below"
 """The group is at most this fraction below (one-sided)."""
 RATIO_AT_LEAST = "ratio_at_least"
 """group / against is at least this number − ``margin``."""
-RELATIONS = (REDUCTION, INCREASE, EQUIVALENT_WITHIN, AT_MOST_ABOVE, AT_MOST_BELOW, RATIO_AT_LEAST)
+BETTER_BY = "better_by"
+"""The group is better by at least this fraction: lower, or higher where the metric is one to maximize (``speed``, or by
+the study's ``goal``); ``0``: better at all.
+"""
+RELATIONS = (REDUCTION, INCREASE, EQUIVALENT_WITHIN, AT_MOST_ABOVE, AT_MOST_BELOW, RATIO_AT_LEAST, BETTER_BY)
 """Decision rules that a hypothesis can declare, one each. On the scale of differences the numbers are in the metric's
 own units, and there is no ``ratio_at_least``.
 """
@@ -139,6 +143,8 @@ class Hypothesis:
     """Confidence of the one-sided bound, above 0.5 and below 1; all verdicts of a study hold together at it."""
     claim: str = ""
     """The claim in words, for the report."""
+    because: str = ""
+    """Why the rule's numbers are what they are, for the report, which names the hypotheses that don't say it."""
     scale: str = "ratio"
     """What is made of the two values: ``"ratio"`` (group / against), or ``"difference"`` (group − against, in the
     metric's own units; for metrics that may be zero or negative).
@@ -159,6 +165,11 @@ class Hypothesis:
     """Of a study with ``[blocks]``, over which of them the claim is: ``"each"`` (every one shows it) or ``"mean"`` (the
     mean over them shows it, each with the same weight).
     """
+
+    @property
+    def is_higher_better(self) -> bool:
+        """Whether larger values of the metric are better."""
+        return self.goal == "maximize" or (self.metric == SPEED and not self.is_told)
 
 
 @dataclass(frozen=True, kw_only=True)

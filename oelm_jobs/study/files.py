@@ -15,7 +15,7 @@ from ..folders import example_files, study_files
 from ..programs import built_in, description
 from ..spec.block import Block
 from ..spec.program import Metrics
-from ..spec.study import METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
+from ..spec.study import BETTER_BY, METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
 from . import block_file, lineage, notifying, program_file, sweep, tuning
 from .resolve import why_not_swept
 
@@ -421,6 +421,7 @@ def _read_hypotheses(
             margin=_take_from_zero(table, "margin", float),
             level=table.take("level", float, 0.95),
             claim=table.take("claim", str, ""),
+            because=_take_line(table, "because", ""),
             scale=scale,
             is_told=is_told,
             at=table.take("at", str, "last", choices=("last", "best")) if is_told else "last",
@@ -433,9 +434,12 @@ def _read_hypotheses(
             table.wrong("level", _("valid: above 0.5 and below 1"), value=hypothesis.level)
         if scale == "difference" and hypothesis.metric == "speed" and not is_told:
             table.wrong("scale", _("speeds are compared as a ratio"), value=scale)
-        if hypothesis.at == "best" and not hypothesis.goal:
+        is_of_direction = hypothesis.relation == BETTER_BY
+        if not hypothesis.goal and (hypothesis.at == "best" or is_of_direction):
             why = _('needs to know what is better: [metrics] goal = {{ {metric} = "minimize" }} or "maximize"', metric)
-            table.wrong("at", why, value="best")
+            table.wrong("at" if hypothesis.at == "best" else BETTER_BY, why)
+        if is_of_direction and scale == "ratio" and not hypothesis.is_higher_better and hypothesis.bounds >= (1.0,):
+            table.wrong(BETTER_BY, _("must be below 1, which is a fraction"), value=hypothesis.bounds[0])
         table.finish(RELATIONS)
         found.append(hypothesis)
     return tuple(found)
@@ -450,7 +454,9 @@ def _read_bounds(table: tomlfile.Section, relation: str, scale: str) -> tuple[fl
             table.wrong(relation, _("give [low, high] as {units}, low below high", units), value=list(bounds))
         return tuple(map(float, numbers))
     bound = table.take(relation, float)
-    if bound <= 0:
+    if bound < 0 and relation == BETTER_BY:
+        table.wrong(relation, _("must not be negative"), value=bound)
+    if bound <= 0 and relation != BETTER_BY:
         table.wrong(relation, _("must be above zero"), value=bound)
     if relation == "at_most_below" and scale == "ratio" and bound >= 1:
         table.wrong(relation, _("must be below 1, which is a fraction"), value=bound)

@@ -132,8 +132,9 @@ def rule(relation: str, *bounds: float, scale: str = "ratio", margin: float = 0.
 RULES = {
     **{f"{name}, {scale}": rule(name, *bounds, scale=scale) for scale in ("ratio", "difference") for name, bounds in (
         ("reduction", (0.02, math.inf)), ("increase", (0.02, math.inf)), ("equivalent_within", (0.03,)),
-        ("at_most_above", (0.05,)), ("at_most_below", (0.05,)),
+        ("at_most_above", (0.05,)), ("at_most_below", (0.05,)), ("better_by", (0.02,)),
     )},
+    "better_by 0": rule("better_by", 0.0),
     "reduction between, ratio": rule("reduction", 0.01, 0.04),
     "increase between, difference": rule("increase", 0.01, 0.04, scale="difference"),
     "ratio_at_least": rule("ratio_at_least", 1.0, margin=0.02),

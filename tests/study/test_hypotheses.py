@@ -51,9 +51,26 @@ def test_a_metric_that_the_script_tells_has_the_direction_that_the_study_declare
         (TOLD, {"metric": "lr", "reduction": [2, 1], "scale": "difference"}, "differences in the metric's units"),
         (TOLD, {"metric": "lr", "increase": [2, 1]}, "as fractions"),
         (TOLD, {"metric": "lr", "increase": [1, 2], "at_most_above": 1.0}, "exactly one of"),
+        (TOLD, {"metric": "lr", "better_by": 0.1}, '[metrics] goal = { lr = "minimize" }'),
+        (TOLD, {"metric": "val_loss", "better_by": 1.0}, "below 1, which is a fraction"),
+        (TOLD, {"metric": "val_loss", "better_by": -0.1}, "must not be negative"),
+        (TOLD, {"metric": "val_loss", "better_by": 0.1, "because": "one\ntwo"}, "because"),
     ],
 )
 def test_what_is_off_in_a_hypothesis_is_named(told: Metrics | None, keys: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         read(told, **keys)
     assert expected in str(raised.value)
+
+
+def test_a_claim_to_be_better_goes_by_the_metric_s_direction_and_may_ask_for_nothing_more() -> None:
+    assert not read(TOLD, metric="val_loss", better_by=0).is_higher_better
+    assert read(TOLD, metric="accuracy", better_by=2.0).is_higher_better, "which may be more than all of it"
+    assert read(None, metric="speed", better_by=0.1).is_higher_better
+    assert not read(None, metric="gpu_hours", better_by=0.1).is_higher_better
+    assert read(TOLD, metric="val_loss", better_by=3, scale="difference").bounds == (3.0,), "in its own units"
+
+
+def test_a_margin_takes_a_reason() -> None:
+    h = read(TOLD, metric="val_loss", at_most_above=0.05, because="half of what doubling the width gives")
+    assert h.because == "half of what doubling the width gives" and not read(TOLD, metric="lr", increase=[0, 1]).because

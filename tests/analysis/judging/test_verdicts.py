@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from oelm_jobs.analysis import statistics, wording
-from oelm_jobs.analysis.judging import scales
+from oelm_jobs.analysis.judging import effects, scales
 from oelm_jobs.analysis.judging.scales import region
 from oelm_jobs.analysis.judging.verdicts import Circumstances, Verdict, judge
 from oelm_jobs.analysis.output import plain_text, writing
@@ -100,6 +101,55 @@ def test_values_near_zero_beside_their_spread_have_no_ratio_and_the_verdict_says
     assert 'compare it with scale = "difference"' in str(found.reason)
     assert verdict(replace(h, scale="difference"), [0.2, 0.3, 0.4], [0.3, 0.31, 0.29]).outcome == "inconclusive"
     assert verdict(H4, [0.2, 0.3, 0.4], [0.3, 0.31, 0.29]).outcome == "inconclusive", "PPL is compared by its logarithm"
+
+
+@pytest.mark.parametrize(
+    ("metric", "scale", "amount", "expected"),
+    [
+        ("final_val_loss", "ratio", 0.1, (0.0, 0.9)),
+        ("final_val_loss", "difference", 0.1, (-math.inf, -0.1)),
+        ("speed", "ratio", 0.1, (1.1, math.inf)),
+        ("final_val_ppl", "ratio", 0.0, (0.0, 1.0)),
+    ],
+)
+def test_better_by_is_a_region_in_the_metric_s_direction(
+    metric: str, scale: str, amount: float, expected: tuple[float, float]
+) -> None:
+    h = replace(H4, relation="better_by", metric=metric, scale=scale, bounds=(amount,))
+    assert region(h) == pytest.approx(expected)
+    told = replace(h, is_told=True, goal="maximize")
+    assert region(told)[0] == pytest.approx((1 if scale == "ratio" else 0) + amount)
+
+
+def test_better_at_all_is_strict() -> None:
+    h = replace(H4, relation="better_by", bounds=(0.0,))
+    assert [verdict(h, [x], [2.0]).outcome for x in (1.9, 2.0, 2.1)] == [
+        "met (one seed)", "not met (one seed)", "not met (one seed)",
+    ]  # fmt: skip
+    by = replace(h, bounds=(0.1,))
+    assert verdict(by, [2.0 + math.log(0.9)], [2.0]).outcome == "met (one seed)", "by at least so much"
+    assert verdict(h, [1.9, 1.91, 1.89], [2.0, 2.0, 2.0]).outcome == "supported"
+    assert str(wording.rule(h)) == "lower" and str(wording.rule(by)) == "lower by at least 10 %"
+    assert str(wording.rule(replace(by, metric="speed"))) == "higher by at least 10 %"
+
+
+def test_an_effect_has_both_scales_at_one_level() -> None:
+    found = verdict(H4, [2.01, 2.03, 2.02], [2.0, 2.0, 2.01])
+    ratio, difference = effects.effect(found, scales.RATIO), effects.effect(found, scales.DIFFERENCE)
+    assert (ratio.estimate, ratio.interval, ratio.sd) == (found.ratio, found.interval, found.sd)
+    gaps = [math.exp(b) - math.exp(a) for b, a in ((2.01, 2.0), (2.03, 2.0), (2.02, 2.01))]
+    expected = statistics.paired(gaps)
+    assert difference.estimate == pytest.approx(expected.mean) and difference.sd == pytest.approx(expected.sd)
+    assert difference.interval == pytest.approx(expected.interval(1 - (found.level or 0)))
+    apart = verdict(H4, [2.01, 2.03, 2.02], [2.0, 2.0, 2.01], may_pair=False)
+    wider = effects.effect(apart, scales.DIFFERENCE)
+    assert wider.interval is not None and wider.estimate == pytest.approx(difference.estimate)
+    one = effects.effect(verdict(H4, [2.01], [2.0]), scales.DIFFERENCE)
+    assert one.estimate == pytest.approx(math.exp(2.01) - math.exp(2.0)) and one.interval is None
+    diverged = effects.effect(verdict(H4, [2.0, math.inf], [2.0, 2.0]), scales.DIFFERENCE)
+    assert diverged == effects.Effect()
+    below = replace(H4, metric="final_val_loss", scale="difference")
+    assert effects.effect(verdict(below, [-1.0, -2.0], [1.0, 2.0]), scales.RATIO) == effects.Effect()
 
 
 def test_pairing_takes_out_what_seeds_have_in_common() -> None:
@@ -233,6 +283,32 @@ def test_the_reference_hypotheses_of_a_clean_study_are_all_decided(tmp_path: Pat
         "H1": "supported", "H2": "refuted", "H3": "met (one seed)", "H4": "supported",
     }  # fmt: skip
     assert not [f for f in found.findings if f.severity != "note"]
+
+
+def test_margins_without_a_reason_are_named_and_reasons_told(tmp_path: Path) -> None:
+    study = synthetic.study(seeds=(42, 43, 44))
+    reasoned = [replace(h, because="a tenth of the baseline") if h.id == "H4" else h for h in study.hypotheses]
+    better = replace(H2, id="H5", group="oelm_freeze", against="gpt_base", relation="better_by", bounds=(0.0,))
+    found = build(replace(study, hypotheses=(*reasoned, better)), synthetic.make_arms(tmp_path, ARMS))
+    text = " ".join(plain_text.verdicts(found, "en").split())
+    assert 'No reason is given for the margin of H1, H2, H3 (because = "…").' in text
+    assert "the margin, because a tenth of the baseline" in text
+    for form in ("markdown", "latex", "html", "json"):
+        assert "a tenth of the baseline" in writing.show(found, form, "en", 0.0) or form == "latex"
+
+
+def test_effect_sizes_stand_in_every_form_with_interval_spread_and_number_of_seeds(tmp_path: Path) -> None:
+    found = report(tmp_path, ARMS)
+    made = json.loads(writing.show(found, "json", "en", 0.0))
+    rows = {row["id"]: row for row in made["verdicts"]}
+    bounds = made["tables"]["effects"][1]["difference_interval"]
+    for form in ("text", "markdown", "latex", "html"):
+        shown = writing.show(found, form, "en", 0.0)
+        assert "Effect sizes" in shown and bounds in shown, form
+    h2, h1 = rows["H2"], rows["H1"]
+    assert h2["ratio_low"] < h2["ratio"] < h2["ratio_high"] and h2["sd_log_ratio"] > 0
+    assert h2["difference_low"] < h2["difference"] < h2["difference_high"] and h2["sd_difference"] > 0
+    assert (h1["difference"], h1["difference_low"]) == (-131_072, None) and h2["count"] == 3
 
 
 def test_a_verdict_is_told_with_estimate_interval_rule_and_number_of_pairs(tmp_path: Path) -> None:
