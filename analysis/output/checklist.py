@@ -17,6 +17,7 @@ from oelm_jobs.programs import built_in
 from oelm_jobs.spec.sweep import Parameter
 
 from .. import sweeps, wording
+from ..judging.verdicts import OUTCOMES
 from ..printed import date, say
 from ..reading.loaded_run import LoadedRun
 from ..report import Report
@@ -87,13 +88,17 @@ def _question(known: Known) -> Iterable[str]:
     for verdict in known.report.verdicts:
         h = verdict.hypothesis
         said = _plain(wording.sentence(verdict, known.report.labels))
-        yield f"{h.id}: {_plain(wording.claim(h, known.report.labels))} (rule: {_plain(wording.rule(h))}): {said}"
+        outcome = say(OUTCOMES[verdict.outcome], "en")
+        claim = _plain(wording.claim(h, known.report.labels))
+        yield f"{h.id}: {claim} (rule: {_plain(wording.rule(h))}): {outcome}. {said}"
+        yield from (f"{h.id}, to be told with it: {_plain(alarm)}" for alarm in verdict.alarms)
     locked = known.report.locked_at
     yield (
-        f"The rules were fixed on {date(locked)}; changes since: {len(known.report.deviations)}."
+        f"The rules were fixed on {date(locked)}; what is not as it was locked: {len(known.report.deviations)}."
         if locked is not None
         else "The rules were not locked before training."
     )
+    yield from (f"Not as it was locked: {_plain(said)}" for said in known.report.deviations)
 
 
 def _settings(known: Known) -> Iterable[str]:

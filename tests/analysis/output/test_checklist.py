@@ -55,6 +55,18 @@ def test_the_neurips_items_are_filled_from_the_records(known: checklist.Known) -
     assert "[TODO: compute of 1 runs" in found["8"]  # the one that was started over
 
 
+def test_a_claim_has_its_verdict_and_what_must_be_told_with_it(tmp_path: Path) -> None:
+    make_arms(tmp_path, {name: losses for name, losses in LOSSES.items() if name != "oelm_freeze"})
+    for seed, loss in zip((42, 43), LOSSES["oelm_freeze"], strict=True):
+        make_run(tmp_path, "oelm_freeze", seed, final_loss=loss, train={"d_ff": 1024})
+    runs = [load(path) for path in sorted(tmp_path.iterdir())]
+    known = checklist.Known(report=build(study(seeds=(42, 43)), runs), runs=runs, lost=[])
+    verdict = next(one for one in known.report.verdicts if one.alarms)
+    item = items(checklist.as_markdown(known, "neurips", 0.0))["4"]
+    assert f"{verdict.outcome}. " in item
+    assert f"{verdict.hypothesis.id}, to be told with it: UNFAIR PAIR: the arms differ in d\\_ff" in item
+
+
 def test_the_arr_items_are_filled_from_the_records(known: checklist.Known) -> None:
     found = items(checklist.as_markdown(known, "arr", 0.0))
     assert [*found] == ["B6", "C1", "C2", "C3", "C4"]
