@@ -13,7 +13,9 @@ from oelm_jobs.study import blocks
 
 from . import findings, report, tables
 from .audit.choice import Choice
-from .audit.lock import Lock, deviations
+from .audit.lock import Lock
+from .audit.locked import account
+from .audit.locks import Locks
 from .audit.plan import changes, plan_of
 from .findings import AuditFinding, warning
 from .judging import blocks as judging
@@ -38,20 +40,32 @@ def build(
     remarks: Sequence[Sentence] = (),
     target_loss: float | None = None,
     lock: Lock | None = None,
+    locks: Locks | None = None,
     planned: Study | None = None,
     choice: Choice | None = None,
     ledger: Sequence[Entry] = (),
+    disputes: Sequence[replicates.Dispute] = (),
+    compute: Table | None = None,
 ) -> Report:
     """Build the report of a study from loaded runs, as ``report.build``; of one with blocks over all of them."""
     if not study.blocks:
         return report.build(
-            study, runs, trials=trials, remarks=remarks, target_loss=target_loss, lock=lock, planned=planned,
-            choice=choice, ledger=ledger,
+            study, runs, trials=trials, remarks=remarks, target_loss=target_loss, lock=lock, locks=locks,
+            planned=planned, choice=choice, ledger=ledger, disputes=disputes, compute=compute,
         )  # fmt: skip
     own, strangers = replicates.divide(study, runs)
     divided = _divided(study, own)
+    locked = account(locks, planned or study, own) if locks is not None else None
+    lock = locked.binding if locked is not None else lock
     parts = {
-        name: report.build(within, divided[name], target_loss=target_loss, lock=lock, planned=within)
+        name: report.build(
+            within,
+            divided[name],
+            target_loss=target_loss,
+            lock=lock,
+            planned=within,
+            disputes=_within(study, name, disputes),
+        )
         for name, within in blocks.each(study).items()
     }
     found = [warning(said) for said in (*replicates.passed_over(study, strangers), *remarks)]
@@ -84,10 +98,11 @@ def build(
         labels={**first.labels, **_labels(every)},
         findings=tuple(sorted(dict.fromkeys(found), key=lambda one: findings.SEVERITIES.index(one.severity))),
         verdicts=tuple(replace(one, alarms=(*alarms, *one.alarms)) for one in judging.judge(study.hypotheses, within)),
-        tables=(*_tables(every), _of_blocks(study, parts)),
+        tables=(*_tables(every), _of_blocks(study, parts), *([compute] if compute is not None else [])),
         differences=tuple(_once([each for part in parts.values() for each in part.differences])),
-        deviations=tuple(deviations(lock, planned or study, own)) if lock is not None else (),
+        deviations=report.from_lock(lock, locked, planned or study, own),
         locked_at=lock.locked_at if lock is not None else None,
+        locked=locked,
         goals=first.goals,
         parts=parts,
     )
@@ -100,6 +115,12 @@ def _divided(study: Study, runs: Sequence[LoadedRun]) -> dict[str, list[LoadedRu
         name, tag = blocks.of_tag(study, run.tag)
         found[name].append(replace(run, tag=tag))
     return found
+
+
+def _within(study: Study, block: str, disputes: Sequence[replicates.Dispute]) -> list[replicates.Dispute]:
+    """Return the disputes about runs of a block, tagged as if there were no other."""
+    found = [(*blocks.of_tag(study, one.tag), one) for one in disputes]
+    return [replace(one, tag=tag) for name, tag, one in found if name == block]
 
 
 def _group(group: str, block: str) -> str:

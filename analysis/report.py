@@ -18,6 +18,8 @@ from . import effects, findings, lineage, repeated, summaries, sweeps, told, tun
 from .audit import arms, configurations, observations, treatment
 from .audit.choice import Choice
 from .audit.lock import Lock, deviations, rule_deviations
+from .audit.locked import Account, account
+from .audit.locks import Locks
 from .findings import AuditFinding
 from .judging import speed
 from .judging.evidence import COUNT_METRICS, LOSS_METRICS, TEST_METRICS
@@ -52,6 +54,8 @@ class Report:
     """What changed since the lock."""
     locked_at: float | None = None
     """Unix seconds of the lock; None without one."""
+    locked: Account | None = None
+    """What the lock shows; None where its history isn't known."""
     goals: Mapping[str, str] | None = None
     """Of scripts the metrics that it is about, the main one first, each with its direction: ``minimize``, ``maximize``
     or empty; None for runs of the built-in trainer, and old logs.
@@ -113,18 +117,28 @@ def build(
     remarks: Sequence[Sentence] = (),
     target_loss: float | None = None,
     lock: Lock | None = None,
+    locks: Locks | None = None,
     planned: Study | None = None,
     choice: Choice | None = None,
     ledger: Sequence[Entry] = (),
+    disputes: Sequence[replicates.Dispute] = (),
+    compute: Table | None = None,
 ) -> Report:
     """Build the report of a study from loaded runs; never raises for what the runs hold.
 
-    With a lock the verdicts rest on the locked seeds alone, and what changed since is listed; ``planned`` is the whole
-    study that the lock is about, where ``study`` is a selection of it. Those of a study that tunes rest on the runs
-    that confirm its ``choice``, and ``ledger`` has what was tried besides and thrown away.
+    With a lock the verdicts rest on the locked seeds alone, and what changed since is listed; of several ``locks`` the
+    one binds under which the first run was queued that verdicts rest on. ``planned`` is the whole study that the lock
+    is about, where ``study`` is a selection of it. Verdicts of a study that tunes rest on the runs that confirm its
+    ``choice``, and ``ledger`` has what was tried besides and thrown away.
+
+    Args:
+        disputes: Seeds whose result that decides is known not to be here, with what the runs themselves dispute.
+        compute: The table of what the study took in all.
     """
     settled = replicates.settle(study, runs)
     runs = settled.runs
+    history = account(locks, planned or study, runs) if locks is not None else None
+    lock = history.binding if history is not None else lock
     is_of_scripts = study.program is not None or (bool(runs) and all(run.is_script or run.series for run in runs))
     goals = told.metrics(study, runs) if is_of_scripts else None
     whole, study = study, as_judged(study)
@@ -139,7 +153,8 @@ def build(
     found += configurations.beyond(groups, study)
     found += tuned.findings if tuned is not None else [*observations.tuning(runs, study), *tuning.declared(study)]
     found += [*settled.findings, *(findings.warning(remark) for remark in remarks)]
-    disputes = [dispute for dispute in settled.disputes if dispute.tag == (CONFIRM if tuned is not None else "")]
+    judged = CONFIRM if tuned is not None else ""
+    disputes = [dispute for dispute in (*settled.disputes, *disputes) if dispute.tag == judged]
     deciding = own
     locked = lock.seeds if lock is not None else ()
     if lock is not None and tuned is not None:
@@ -167,6 +182,7 @@ def build(
         made += [summaries.parameters(groups, named), summaries.efficiency(groups, named, target_loss)]
         layers = summaries.layers(groups)
         made += [layers] if layers is not None else []
+    made += [compute] if compute is not None else []
     if on_cpus([run for members in groups.values() for run in members]):
         made = [table.of_processes for table in made]
     return Report(
@@ -177,14 +193,24 @@ def build(
         verdicts=judge(study.hypotheses, deciding, around),
         tables=tuple(made),
         differences=tuple(differences),
-        deviations=tuple(deviations(lock, planned or whole, runs)) if lock is not None else (),
+        deviations=from_lock(lock, history, planned or whole, runs),
         locked_at=lock.locked_at if lock is not None else None,
+        locked=history,
         goals=goals,
         swept=tuple(swept),
         deciding=deciding,
         around=around,
         tuning=tuned,
     )
+
+
+def from_lock(
+    lock: Lock | None, locked: Account | None, study: Study, runs: Sequence[LoadedRun]
+) -> tuple[Sentence, ...]:
+    """Return what isn't as it was locked."""
+    if lock is None or locked is None:
+        return tuple(deviations(lock, study, runs)) if lock is not None else ()
+    return (*locked.faults, *deviations(lock, study, runs, locked.told))
 
 
 def on_cpus(runs: Sequence[LoadedRun]) -> bool:

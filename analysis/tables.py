@@ -75,6 +75,8 @@ QUANTITIES = {
     "not_over": (COUNT, _("Missing or under way")),
     "extra": (COUNT, _("Further runs")),
     "confirming": (COUNT, _("Confirming runs")),
+    "run_count": (COUNT, _("Runs")),
+    "without_hours": (COUNT, _("Hours not known")),
     "hypothesis": (TEXT, _("Hypothesis")),
     "verdict": (TEXT, _("Verdict")),
     "estimate": (TEXT, _("Estimate")),
@@ -141,6 +143,7 @@ TITLES = {
     "effects": _("Effect sizes"),
     "variation": _("What varied, and what did not"),
     "power": _("Power"),
+    "compute": _("Compute: all that was run"),
 }
 """Title of each table, by its key."""
 

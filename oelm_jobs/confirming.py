@@ -71,7 +71,7 @@ def choose(project: Path, study: Study, warn: Callable[[str], None]) -> Confirma
             _("{path}: confirm_seeds is missing: which seeds confirm the choice?", str(study.path)),
             hint=_("for example: confirm_seeds = {seeds}, none of them among seeds", "[101, 102, 103]"),
         )
-    read = replicates.settle(study, report_on(project, study, warn=warn).runs).runs
+    read = replicates.settle(study, report_on(project, study, warn=warn).counting).runs
     goals = told.metrics(study, read) if study.program is not None else None
     path = loading.choice_path(project, study)
     known = choices.read(path)

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .agent import rundir, schema, verbs
+from .agent.reasons import codes
 from .agent.record_types import Left
 from .agent.records import LEFT
-from .agent.schema import Maybe, Number, Table, Text
+from .agent.schema import Flag, Maybe, Number, Table, Text
 from .agent.sentences import _, joined
+from .agent.states import State
 from .errors import LocalError
 from .stored_run import StoredRun
 
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
 NAME = "ledger.jsonl"
 FORGOTTEN, RERUN, LOCKED = "forgotten", "rerun", "locked"
 """What a line is about: a run that ``oelm-forget`` took out of the index, one that was started over, a lock."""
-ARCHIVED, REMOVED, NONE, STAYS = "archived", "removed", "none", "stays"
+ARCHIVED, REMOVED, NONE, STAYS, MOVING = "archived", "removed", "none", "stays", "moving"
 """What was done with its files: moved beside where they were, or removed; there were none; they are where they were,
-since the target could not be asked.
+since the target could not be asked, or the run starts over on another; they were about to be moved.
 """
+DIVERGED = "diverged"
+"""Code of the reason of a run whose loss is no longer finite."""
 MOST_BYTES = 64 << 20
 """More than so much of a ledger is not read: whatever it is, no command has written it."""
 
@@ -66,6 +70,8 @@ class Entry:
     """The last one; ``nan`` and the like are text."""
     step: int | None
     """The last that it told."""
+    has_result: bool
+    """Whether it came to its end, or its loss diverged."""
     gpu_hours: float | None
     """Over all attempts; None where the target could not be asked."""
     why: str
@@ -90,7 +96,7 @@ _SHAPE = Table(
     {"event": Text(most=64), "time": Number(), "study": Text(), "run": Text(), "token": Text(most=128)},
     {"version": verbs.COUNT, "group": Text(), "seed": Number(whole=True), "tag": Text(), "fingerprint": Text(most=128),
      "target": Text(), "run_dir": _PATH, "state": Text(), "reason": _WORDS,
-     "metric": Maybe(verbs.METRIC_NAME), "value": Maybe(verbs.METRIC), "step": Maybe(Number()),
+     "has_result": Flag(), "metric": Maybe(verbs.METRIC_NAME), "value": Maybe(verbs.METRIC), "step": Maybe(Number()),
      "gpu_hours": Maybe(Number(0)), "why": _WORDS, "files": Text(most=64), "place": _PATH,
      "copy": _PATH, "left": LEFT},
     keeps=True,
@@ -117,6 +123,7 @@ def entry_of(run: StoredRun, *, why: str, files: str, **more: Any) -> Entry:
         time=time.time(), study=run.study, run=run.name, group=run.group, seed=run.seed, tag=run.tag,
         fingerprint=run.fingerprint, token=run.token, target=run.target, run_dir=run.run_dir, state=str(run.state),
         reason=str(run.reason), metric=name, value=value, step=run.progress.get("step"),
+        has_result=run.state is State.DONE or DIVERGED in codes(run.reason),
         why=why, files=files, left=tuple(run.left), **{"gpu_hours": None, **more},
     )  # fmt: skip
 
@@ -220,7 +227,8 @@ def _entry(line: bytes) -> Entry | None:
         return None
     if _SHAPE.wrong(content) is not None:
         return None
-    known = {name: value for name, value in {**_DEFAULTS, **content}.items() if name in _FIELDS}
+    older = {**_DEFAULTS, "has_result": content.get("state") == State.DONE}
+    known = {name: value for name, value in {**older, **content}.items() if name in _FIELDS}
     entry = Entry(**known)
     return replace(entry, left=tuple(entry.left))
 

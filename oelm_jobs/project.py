@@ -307,7 +307,7 @@ class Project(AbstractContextManager["Project"]):
 
         return renamed.ran_before(plan, self.runs())
 
-    def submit(self, plan: Plan, again: Again | str = "resume") -> list[Submitted]:
+    def submit(self, plan: Plan, again: Again | str = "resume", *, why: str = "") -> list[Submitted]:
         """Submit a plan's runs, each at most once; return what became of each.
 
         Runs that are under way or done are left alone; cancelled, failed and lost ones go on from their last
@@ -315,6 +315,7 @@ class Project(AbstractContextManager["Project"]):
 
         Args:
             again: What happens to runs that are over: ``Again.RESUME``, ``RERUN`` or ``EXTEND``.
+            why: Why they start over, for the study's ledger, which keeps a line of what each was.
 
         Raises:
             UsageError: The plan was made without asking the target.
@@ -332,7 +333,7 @@ class Project(AbstractContextManager["Project"]):
         place = self._place(plan)
         if place.host and (path := self.remember(place)):
             self.say(_("target {target} is remembered in {path}", place.name, str(path)))
-        return submission.submit(plan, connect(place, self.folder), self.store, how, say=self.say)
+        return submission.submit(plan, connect(place, self.folder), self.store, how, self.say, why)
 
     def preview(self, plan: Plan) -> list[PlannedRun]:
         """Return what a plan's runs would do: their commands, and how long they should take where that is known."""
@@ -345,10 +346,11 @@ class Project(AbstractContextManager["Project"]):
         from .code import snapshot
         from .connections import connect
         from .scripts.jobs import Scripts
+        from .submit.submission import lock_of
 
         code = snapshot.take(self.folder, is_script=plan.study.program is not None)
         connection = connect(self._place(plan), self.folder)
-        made = Scripts(plan=plan, connection=connection, snapshot=code, is_sent=False)
+        made = Scripts(plan=plan, connection=connection, snapshot=code, is_sent=False, lock=lock_of(plan))
         return [job.script for job in made.render(plan.runs)]
 
     def _place(self, plan: Plan) -> Target:

@@ -11,12 +11,13 @@ from pathlib import Path
 from . import ledger, visible
 from .agent.sentences import Sentence, _
 from .agent.states import State
+from .analysis import compute, earlier, power, printed
 from .analysis import lineage as came_from
-from .analysis import power, printed
 from .analysis.audit import choice, locks
 from .analysis.audit.choice import Choice
 from .analysis.audit.locks import Locks
 from .analysis.blocks import build
+from .analysis.earlier import Earlier, Settled
 from .analysis.figures import draw
 from .analysis.findings import AuditFinding
 from .analysis.judging.verdicts import Verdict
@@ -25,7 +26,7 @@ from .analysis.reading import loading
 from .analysis.reading.loaded_run import LoadedRun
 from .analysis.reading.run_state import NO_RECORD
 from .analysis.report import Report
-from .errors import OelmError, UsageError, few
+from .errors import OelmError, UsageError
 from .folders import index_path
 from .runs import renamed
 from .spec.study import Study
@@ -64,6 +65,8 @@ class StudyReport:
     runs: list[LoadedRun]
     strangers: list[LoadedRun]
     """Runs of other studies that lie where this one's do."""
+    past: list[Earlier]
+    """Runs of the study that were started over or forgotten."""
     locks: Locks | None
     planned: Study | None
     """The whole study that the lock is about; None outside of a project."""
@@ -88,11 +91,13 @@ class StudyReport:
         trials, remarks = loading.load_trials(self.project, self.study, self.runs)
         made = build(
             self.study,
-            [*self.runs, *self.strangers],
+            [*self.counting, *self.strangers],
             trials=trials,
-            remarks=[*remarks, *loading.left_out(self.folders), *self._forgotten(), *self._changed_sources()],
+            remarks=[*remarks, *loading.left_out(self.folders), *self._settled.remarks, *self._changed_sources()],
+            disputes=self._settled.disputes,
+            compute=compute.table(self.study, self.runs, self.past),
             target_loss=self.target_loss or self.study.target_loss,
-            lock=self.locks.newest if self.locks is not None else None,
+            locks=self.locks,
             planned=self.planned,
             choice=self.choice,
             ledger=self._thrown_away(),
@@ -125,15 +130,14 @@ class StudyReport:
         """Return what the study's ledger says of runs that were forgotten or started over."""
         return ledger.read(self.project, self.study.name) if self.project is not None and not self.folders else []
 
-    def _forgotten(self) -> list[Sentence]:
-        """Return a remark on what was taken out of the study's results."""
-        entries = [entry for entry in self._thrown_away() if entry.event == ledger.FORGOTTEN]
-        if not entries:
-            return []
-        runs = few([ledger.summary(entry) for entry in entries])
-        if len(entries) == 1:
-            return [_("1 run of this study was forgotten and counts for nothing here: {runs}", runs)]
-        return [_("{count} runs of this study were forgotten and count for nothing here: {runs}", len(entries), runs)]
+    @cached_property
+    def _settled(self) -> Settled:
+        return earlier.settle(self.past, self.runs, self.locks)
+
+    @property
+    def counting(self) -> list[LoadedRun]:
+        """The runs that count: in a locked study the first result of a seed in place of what ran later."""
+        return self._settled.runs
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -272,6 +276,7 @@ def report_on(
     places = tuple(Path(folder) for folder in folders)
     asked: Study | None = None
     strangers: list[LoadedRun] = []
+    past: list[Earlier] = []
     if project is not None and (study or not is_named):
         asked = study if isinstance(study, Study) else load_study(project, study, warn=warn)
     if goals and (not is_named or (asked is not None and asked.program is not None)):
@@ -286,19 +291,21 @@ def report_on(
         at = bundled.made_at if bundled is not None else None
         runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints", at=at)
         runs = _as_last_seen(project, asked, runs) if bundled is None else runs
+        past = earlier.load(project, asked, _tokens(project, asked), now=loading.now(at))
         if not runs and bundled is None:
             _say_of_others(project, asked, warn)
     locked = locks.load(project, asked) if project is not None and asked is not None else None
     known = choice.read(loading.choice_path(project, asked)) if project is not None and asked is not None else None
     if only:
         chosen, runs = loading.selection(chosen, runs, only)
+        past = [one for one in past if one.place in [(run.group, run.tag, run.seed) for run in runs]]
     folder, summary = Path(output) if output is not None else None, None
     if folder is not None:
         summary = folder / f"{chosen.name}_summary.json"
     elif project is not None and asked is not None and not only and not is_named and bundled is None:
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
     return StudyReport(
-        project=project, study=chosen, runs=runs, strangers=strangers, locks=locked, planned=asked,
+        project=project, study=chosen, runs=runs, strangers=strangers, past=past, locks=locked, planned=asked,
         folders=() if columns else places, folder=folder, summary=summary, target_loss=target_loss,
         choice=known, made_at=bundled.made_at if bundled is not None else loading.now(),
         origin=bundled.origin if bundled is not None else None,
@@ -320,6 +327,14 @@ def _say_of_others(project: Path, study: Study, warn: Callable[[str], None]) -> 
                 other,
             )
         )
+
+
+def _tokens(project: Path, study: Study) -> dict[str, str]:
+    """Return the token of each run that the index knows, by name."""
+    if not index_path().exists():
+        return {}
+    with Store() as store:
+        return {run.name: run.token for run in store.runs(project, study.name)}
 
 
 def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +150,14 @@ def is_whole(found: Mapping[str, Any]) -> bool:
     return is_plan and found.get("sha256") in (None, sha256_of(found))
 
 
-def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sentence]:
-    """List what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints."""
-    found = [_locked_late(lock.started)] if lock.started else []
+def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun], told: Collection[str] = ()) -> list[Sentence]:
+    """List what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints.
+
+    Args:
+        told: Runs of which it is told elsewhere whether the lock came before them.
+    """
+    early = tuple(name for name in lock.started if name not in told)
+    found = [_locked_late(early)] if early else []
     found += [change.said for change in plan_changes(lock.plan, plan_of(study))]
     planned = set(lock.seeds)
     added = sorted(
@@ -176,7 +181,8 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sent
             found.append(_("{run} was run on other data than locked", run.name))
         elif known and run.fingerprint and run.fingerprint != known:
             found.append(_("{run} was run with another configuration or other data than locked", run.name))
-        if run.started_at is not None and run.started_at < lock.locked_at and run.name not in lock.started:
+        is_told = run.name in lock.started or run.name in told
+        if run.started_at is not None and run.started_at < lock.locked_at and not is_told:
             found.append(_locked_late((run.name,)))
     return found
 

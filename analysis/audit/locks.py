@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from oelm_jobs import ledger
-from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.agent.sentences import Sentence, _, joined
 from oelm_jobs.errors import ConfigurationError, UsageError
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import blocks
@@ -115,11 +115,8 @@ def in_force(project: Path, study: Study, data_hash: blocks.DataHash = "") -> st
         faults.append(_("the data are other ones than were locked (hash {hash}, locked {locked})",
                         now[:12], before[:12]))  # fmt: skip
     if faults:
-        said = faults[0]
-        for fault in faults[1:]:
-            said = _("{a}\n{b}", said, fault)
         raise ConfigurationError(
-            _("{path} is not as {lock} has it:\n{faults}", str(study.path), str(path), said),
+            _("{path} is not as {lock} has it: {faults}", str(study.path), str(path), joined(faults)),
             hint=_("put that back, or lock anew, which reports will tell: oelm-report --lock"),
         )
     return locked.sha256

@@ -55,10 +55,10 @@ class Change(NamedTuple):
     def as_fault(self) -> Sentence:
         """It as what is wrong with the second plan, and what would be right."""
         if self.after is None:
-            return _("{key} is missing; locked: {value}", self.key, self.before)
+            return _("{key} is missing, locked as {value}", self.key, self.before)
         if self.before is None:
             return _("{key} = {value} is not in the lock: leave it out", self.key, self.after)
-        return _("{key} is {value}; locked: {before}", self.key, self.after, self.before)
+        return _("{key} is {value}, locked as {before}", self.key, self.after, self.before)
 
 
 def plan_of(study: Study) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def plan_of(study: Study) -> dict[str, Any]:
         "sweep": asdict(study.sweep) if study.sweep is not None else None,
         "budget": _budget(study),
         "selection": _selection(study),
-        "confirm_seeds": list(getattr(study, "confirm_seeds", ())),
-        "judge_on": getattr(study, "judge_on", ""),
+        "confirm_seeds": list(study.confirm_seeds),
+        "judge_on": study.judge_on,
         "exclusions": EXCLUSIONS,
     }
     if study.blocks:

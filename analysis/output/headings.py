@@ -36,7 +36,12 @@ def question(report: Report) -> str:
 
 def locked(report: Report) -> str:
     """Return when the rules were locked; empty where they weren't."""
-    return _("The rules were locked on {date}.", date(report.locked_at)) if report.locked_at is not None else ""
+    if report.locked_at is None:
+        return ""
+    said = _("The rules were locked on {date}.", date(report.locked_at))
+    for line in report.locked.lines if report.locked is not None else ():
+        said = _("{a} {b}", said, line)
+    return said
 
 
 def made(made_at: float) -> Sentence:

@@ -25,7 +25,9 @@ WIDEST = 12
 WIDEST_TEX = 9
 """Columns of a LaTeX table."""
 
-PRINTED = ("comparison", "budget", "choice", "sweep", "swept", "runs", "efficiency", "blocks", "effects", "variation")
+PRINTED = (
+    "comparison", "budget", "choice", "sweep", "swept", "runs", "efficiency", "blocks", "effects", "variation", "compute",
+)  # fmt: skip
 """Tables that a terminal shows; the files have all of them."""
 
 

@@ -255,6 +255,23 @@ class ResultRun(_RunMay):
     """How its files were read, in the chosen language."""
 
 
+class LockRow(TypedDict):
+    """What the study's lock shows ([Locking](../howto/lock.md))."""
+
+    sha256: str
+    """Hash of the lock that verdicts are held to."""
+    locked_at: str
+    """When it was written, as a date."""
+    said: list[str]
+    """What was locked before what, in the chosen language."""
+    search_locked_first: bool | None
+    """Whether search space, budget and selection rule were locked before the first trial was queued; null without one,
+    and where no record tells.
+    """
+    rest_locked_first: bool | None
+    """Whether all the rest was locked before the first run was queued that verdicts rest on; null likewise."""
+
+
 class TrialRow(TypedDict):
     """A combination that is tried with a seed."""
 
@@ -347,6 +364,8 @@ class Results(_ResultsMay):
     """Whether runs are not over yet."""
     locked_at: str | None
     """When its rules were fixed, as a date; null where they weren't."""
+    lock: LockRow | None
+    """The lock; null without one."""
     findings: list[FindingRow]
     """What limits the comparison."""
     deviations: list[str]

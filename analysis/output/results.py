@@ -35,6 +35,7 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
     return {
         **_head(report, made_at),
         "locked_at": date(report.locked_at) if report.locked_at is not None else None,
+        "lock": _lock(report, language),
         "findings": [
             {**_named(f, "severity"), "text": say(f.text, language), **_named(f, "groups", "key", "metrics")}
             for f in report.findings
@@ -80,6 +81,19 @@ def _tuning(report: Report, tuned: Tuning, language: str) -> dict[str, Any]:
             }
             for effort in tuned.efforts
         },
+    }
+
+
+def _lock(report: Report, language: str) -> dict[str, Any] | None:
+    if report.locked is None:
+        return None
+    lock = report.locked.binding
+    return {
+        "sha256": lock.sha256,
+        "locked_at": date(lock.locked_at),
+        "said": _said(report.locked.lines, language),
+        "search_locked_first": report.locked.search_first,
+        "rest_locked_first": report.locked.rest_first,
     }
 
 

@@ -119,6 +119,13 @@ class Program(msgspec.Struct, frozen=True):
     metrics: Metrics = Metrics()
 
 
+class LockStamp(msgspec.Struct, frozen=True):
+    """The lock that was in force when a run was queued."""
+
+    hash: str = ""
+    queued_at: float | None = None
+
+
 class Planned(Told, frozen=True):
     """run.json; the result says the same of the run, and adds how it ended."""
 
@@ -140,6 +147,8 @@ class Planned(Told, frozen=True):
     name: str = ""
     diff: str = ""
     program: Program | None = None
+    queued_at: float | None = None
+    lock: LockStamp | None = None
 
 
 class Result(Planned, frozen=True):

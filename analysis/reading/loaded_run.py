@@ -316,6 +316,10 @@ class LoadedRun:
     """Resolved configuration; empty where unknown."""
     started_at: float | None = None
     """Unix seconds of the first start."""
+    queued_at: float | None = None
+    """Unix seconds when it was first submitted, by the clock of its target."""
+    lock: str = ""
+    """Hash of the lock of its study that was in force then; empty where there was none, or nothing says."""
     fingerprint: str = ""
     """Hash of what makes the run itself."""
     treatment: Treatment | None = None

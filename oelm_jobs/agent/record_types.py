@@ -113,6 +113,15 @@ class InputsRecord(TypedDict):
     inputs: List[InputRecord]
 
 
+class LockStamp(TypedDict, total=False):
+    """The lock that was in force when a run was queued."""
+
+    hash: str
+    """Of the lock's content."""
+    queued_at: float
+    """When, Unix seconds by the target's clock; absent until a supervisor has begun."""
+
+
 class Extended(TypedDict, total=False):
     """The run that one of more steps goes on from."""
 

@@ -43,6 +43,8 @@ NEEDS = Each(
     1000,
 )  # fmt: skip
 """The runs that one needs."""
+LOCK = Table({"hash": Text(most=128)}, {"queued_at": WHEN}, keeps=True)
+"""The lock that was in force when a run was queued."""
 _SPEC = {"extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "study_file": Maybe(ABSOLUTE)}
 _GOAL = Maybe(Table({}, {"goal": Maybe(FREE)}, keeps=True))
 _OF_SCRIPT = Table({"settings": FREE}, {"max_steps": Maybe(Number(0)), "metrics": _GOAL}, keeps=True)
@@ -145,7 +147,7 @@ RUN: Kind[RunRecord] = Kind(
      "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
      "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT),
      "study_file": Maybe(ABSOLUTE), "fate": Maybe(OPTIONAL_PATH), "notify": Maybe(ABSOLUTE),
-     "program": Maybe(PROGRAM), "needs": Maybe(NEEDS)},
+     "program": Maybe(PROGRAM), "needs": Maybe(NEEDS), "lock": Maybe(LOCK)},
     make=_run_record,
 )  # fmt: skip
 """run.json"""

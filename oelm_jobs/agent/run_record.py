@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequence, Union
 
 if TYPE_CHECKING:
-    from .record_types import Extended, Left, NeedRecord, ProgramRecord
+    from .record_types import Extended, Left, LockStamp, NeedRecord, ProgramRecord
 
 
 class RunRecord(NamedTuple):
@@ -70,6 +70,8 @@ class RunRecord(NamedTuple):
     command: Optional[Sequence[str]] = None
     queued_at: Optional[float] = None
     """When it was first submitted, Unix seconds."""
+    lock: "Optional[LockStamp]" = None
+    """The lock of its study that was in force then; None where there was none."""
     as_read: Mapping[str, Any] = {}
     """The object that it was read from, but for its command, which the supervisor adds at the end."""
 

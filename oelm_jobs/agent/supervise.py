@@ -34,7 +34,7 @@ from .run_record import RunRecord
 from .states import State
 
 if TYPE_CHECKING:
-    from .record_types import Attempt, StartRecord
+    from .record_types import Attempt, LockStamp, StartRecord
 
 RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
@@ -80,10 +80,16 @@ class Supervisor:
         attempts, self._on_record = result.attempts_so_far(self.run_dir, self.place.lost_reason)
         return attempts
 
-    def _queued_at(self) -> float:
-        """Return when the run was first submitted, Unix seconds; a run directory keeps it over all submissions."""
+    def _queued(self) -> Tuple[float, "Optional[LockStamp]"]:
+        """Return when the run was first submitted, Unix seconds, and under which lock of its study; a run directory
+        keeps both over all submissions.
+        """
         known = records.RUN.read_if_sound(self.run_dir)
-        return rundir.finite(known.queued_at if known else None) or self.place.submitted_at()
+        at = rundir.finite(known.queued_at if known else None)
+        if known and at:
+            return at, known.lock
+        at = self.place.submitted_at()
+        return at, cast("LockStamp", dict(self.record.lock, queued_at=at)) if self.record.lock else None
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -136,8 +142,8 @@ class Supervisor:
             return 0
         waiting.clear(self.run_dir)  # of a supervisor that was lost
         rundir.mark_origin(self.run_dir, self.token)  # a script that nobody launched, or that Slurm has started
-        queued_at = self._queued_at()
-        entered = self.record._replace(command=self.command or None, queued_at=queued_at)
+        queued_at, lock = self._queued()
+        entered = self.record._replace(command=self.command or None, queued_at=queued_at, lock=lock)
         rundir.write_json(rundir.control(self.run_dir, rundir.RUN), entered.to_json())
         result.reserve(self.run_dir)
         for number in self.place.signals:

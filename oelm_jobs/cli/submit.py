@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     help=_("Once every trial of what is tuned is over: choose, lock, and run each group's best on confirm_seeds."),
 )
 @click.option("--rerun", is_flag=True, help=_("Archive runs that are over, and start them over."))
+@click.option("--why", default="", metavar="TEXT", help=_("With --rerun: your reason, for the ledger."))
 @click.option("--extend", is_flag=True, help=_("The study's max_steps was raised: train finished runs further."))
 @click.option(
     "--stop-on-failure",
@@ -105,6 +106,7 @@ def main(
     blocks: tuple[str, ...],
     confirming: bool,
     rerun: bool,
+    why: str,
     extend: bool,
     stop_on_failure: bool,
     dry_run: bool,
@@ -127,6 +129,8 @@ def main(
     of_trials = {"set": settings, "tag": tag, "seeds": seeds, "num-seeds": num_seeds, "extend": extend}
     for option in [option for option, value in of_trials.items() if value and confirming]:
         raise UsageError(_("--confirm and --{option} exclude each other", option))
+    if why and not rerun:
+        raise UsageError(_("--why goes with --rerun"))
     from .progress import Meter
 
     with open_project() as project:
@@ -153,7 +157,7 @@ def main(
         confirm_anew(project, planned, yes=yes)
         if confirmation is not None:
             project.record(confirmation)
-        submitted = project.submit(planned, "rerun" if rerun else "extend" if extend else "resume")
+        submitted = project.submit(planned, "rerun" if rerun else "extend" if extend else "resume", why=why)
         show_submitted(
             planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say, chosen=values
         )

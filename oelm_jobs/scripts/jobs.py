@@ -56,6 +56,8 @@ class Scripts:
     """Folder on the target of what is to be told of them."""
     mail: Mapping[str, str] = field(default_factory=dict)
     """Options by which Slurm sends mail about them."""
+    lock: str = ""
+    """Hash of the study's lock that is in force; empty where nothing is locked."""
 
     def render(self, runs: Sequence[Run]) -> list[LaunchScript]:
         """Return a script for each run; under Slurm several runs that don't wait for each other share one.
@@ -186,6 +188,7 @@ class Scripts:
             needs=lineage.records(run.parents, run.study, self._run_dirs) if run.parents else None,
             study_file=self.plan.study_file or None,
             share=self.plan.target.share or None,
+            lock={"hash": self.lock} if self.lock else None,
         )
 
 

@@ -20,7 +20,7 @@ from ..agent.states import State
 from ..checks import preflight, site
 from ..code import listings, snapshot
 from ..connections import AGENT_FOLDER, Connection
-from ..errors import CodeGone, UnknownAnswer
+from ..errors import CodeGone, LocalError, UnknownAnswer
 from ..runs import moving
 from ..runs.locations import where_they_lie
 from ..runs.observe import NOT_SUBMITTED, SENDING, Scope, refresh
@@ -33,7 +33,7 @@ from ..stored_run import StoredRun
 from ..study import notifying
 from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY
-from . import lineage, sent
+from . import lineage, sent, started_over
 from .decide import Again, Facts, Leave, Take, decide, has_other_code
 from .told import Told, declare
 
@@ -53,7 +53,12 @@ class Submitted:
 
 
 def submit(
-    plan: Plan, connection: Connection, store: Store, again: Again = Again.RESUME, say: Callable[[str], None] = silent
+    plan: Plan,
+    connection: Connection,
+    store: Store,
+    again: Again = Again.RESUME,
+    say: Callable[[str], None] = silent,
+    why: str = "",
 ) -> list[Submitted]:
     """Submit a plan's runs, each at most once; return what became of each.
 
@@ -63,13 +68,15 @@ def submit(
         connection: To the plan's target.
         again: What happens to runs that are over.
         say: Is told what is waited for.
+        why: Why runs start over, for the ledger.
 
     Raises:
         PreflightError: The target can't run it; nothing was queued.
-        ConfigurationError: A run directory holds another configuration.
+        ConfigurationError: A run directory holds another configuration, or the study isn't as it was locked.
         UnknownAnswer: The launch may or may not have arrived; ``oelm-status`` finds out.
     """
     notify = notifying.of_study(plan.study)  # what is off there is said before anything is done
+    lock = lock_of(plan)
     code = snapshot.take(plan.project, is_script=plan.study.program is not None)
     if plan.study.program is not None:
         listings.remember(code.train_code, code.counting)
@@ -97,15 +104,17 @@ def submit(
         plan = lineage.placed(plan, connection, store, seen, {run.name for run in wanted}, token, say)
         planned.update({run.name: run for run in plan.runs})
         wanted = [planned[run.name] for run in wanted]
-    scripts = Scripts(plan=plan, connection=connection, snapshot=code, token=token, max_array=max_array)
+    scripts = Scripts(plan=plan, connection=connection, snapshot=code, token=token, max_array=max_array, lock=lock)
     if answer is not None:
         if plan.target.slurm is not None and (message := preflight.out_of_reach(plan, connection)):
             say(message)
         preflight.check_target(plan, wanted, answer)
         scripts.check(wanted)
     decisions: dict[str, Take | Leave] = {}
+    before: dict[str, StoredRun] = {}
 
     def binding(known: StoredRun) -> Run | None:
+        before[known.name] = known
         decision = decisions[known.name] = decision_on(known)
         return decision.run if isinstance(decision, Take) else None
 
@@ -131,7 +140,10 @@ def submit(
         if takes:
             for message in sent.words(code, plan.target):
                 say(message)
-            notes |= _send(scripts, scheduler, store, takes, say, lambda: declare(plan, connection, notify, told, say))
+            notes |= _send(
+                scripts, scheduler, store, takes, say, lambda: declare(plan, connection, notify, told, say),
+                lambda: started_over.record(plan.project, takes, before, why),
+            )  # fmt: skip
         elif told:
             declare(plan, connection, notify, told, say)
     finally:
@@ -140,6 +152,23 @@ def submit(
     return [
         Submitted(run=run, state=states.get(run.name, State.UNKNOWN), note=notes.get(run.name, "")) for run in plan.runs
     ]
+
+
+def lock_of(plan: Plan) -> str:
+    """Return the hash of the lock that a plan's runs are queued under; empty where nothing is locked.
+
+    Raises:
+        UsageError: The lock file was edited.
+        ConfigurationError: Study or data aren't as they were locked.
+    """
+    if not ledger.lock_path(plan.project, plan.study).exists():
+        return ""
+    from ..analysis.audit import locks  # here: few studies are locked
+    from ..study.files import read_study
+
+    # The file's, since the study of a plan may be one that a command has changed.
+    study = read_study(plan.study.path) if plan.study.path.is_file() else plan.study
+    return locks.in_force(plan.project, study, plan.data_hash)
 
 
 def _forgotten_there(plan: Plan) -> frozenset[tuple[str, str]]:
@@ -189,11 +218,13 @@ def _send(
     takes: Sequence[Take],
     say: Callable[[str], None],
     have_told: Callable[[], Told],
+    record: Callable[[], list[ledger.Entry]],
 ) -> dict[str, str]:
     """Put code and runs on the target and remember its answer; return why runs were not accepted, by run name.
 
     Args:
         have_told: Lets the target know what is to be told of them.
+        record: Writes into the ledger which of them start over.
     """
     plan, connection, code, token = made.plan, made.connection, made.snapshot, made.token
     runs = [take.run for take in takes]
@@ -203,13 +234,19 @@ def _send(
         connection.keep_tree(code, folder)
         told = have_told()
         scripts = replace(made, notify=told.folder, mail=told.slurm_mail).render(runs)
+        entries = record()  # what can fail before has not moved anything yet
+        copies: dict[str, str] = {}
         for take in takes:
             aside = moving.set_copy_aside(plan.project, take.moved_from) if take.moved_from is not None else None
             if aside:
+                copies[take.run.name] = str(aside)
                 say(_("{run}: what was fetched of it before is in {folder}", take.run.name, str(aside)))
         archived = [take.run.run_dir for take in takes if take.archives]
-        if archived:  # last: what can fail before has not moved anything yet
-            scheduler.archive(archived)
+        moved = scheduler.archive(archived) if archived else None
+        try:
+            started_over.complete(plan.project, entries, moved, copies)
+        except LocalError as error:  # the lines are there, and what was moved names itself
+            say(str(error))
         for tries_left in reversed(range(CODE_TRIES)):
             try:
                 answer = scheduler.submit(scripts, token, say, lambda run_dirs: store.accept(token, run_dirs))

@@ -257,3 +257,29 @@ def test_a_record_of_a_program_that_makes_no_sense_is_none(tmp_path: Path, key: 
     content = {"run_dir": str(tmp_path), "program": {**PROGRAM, key: value}}
     rundir.write_json(rundir.control(tmp_path, rundir.RUN), content)
     assert records.RUN.read_if_sound(tmp_path) is None
+
+
+def stamped(run: Run) -> dict[str, Any] | None:
+    stamp: dict[str, Any] | None = read(Path(run.run_dir, ".oelm", "run.json")).get("lock")
+    return stamp
+
+
+def test_a_run_records_the_lock_that_it_was_queued_under_and_when_by_the_clock_of_the_target(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of("completed"))], lock={"hash": "a" * 64})
+    wait_for_state(run, "DONE")
+    submitted_at = read(root / ".oelm" / "submissions" / "t1.json")["time"]
+    stamp = stamped(run)
+    assert stamp is not None and stamp["hash"] == "a" * 64 and abs(stamp["queued_at"] - submitted_at) < 0.01
+
+
+def test_a_run_that_goes_on_was_queued_under_the_first_lock_whatever_is_locked_since(root: Path) -> None:
+    free, bound = make_run(root, "free"), make_run(root, "bound")
+    for run, first in ((free, {}), (bound, {"lock": {"hash": "a" * 64}})):
+        launch_runs(root, [(run, outcome_of("error"))], token=f"t1-{run.name}", **first)
+        wait_for_state(run, "FAILED")
+        before = stamped(run)
+        launch_runs(root, [(run, outcome_of("completed"))], token=f"t2-{run.name}", lock={"hash": "b" * 64})
+        wait_for_state(run, "DONE")
+        assert stamped(run) == before
+    assert stamped(free) is None

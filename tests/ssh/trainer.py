@@ -1,8 +1,9 @@
 """Stands in for training where a test is about everything else: the files of a run directory, made in no time.
 
 Run as ``python trainer.py -m torch.distributed.run … -m train …``; TRAINER_STEP_S is how long a step takes,
-TRAINER_BYTES how large a checkpoint is. After its first checkpoint it waits while the folder TRAINER_HOLD has a file
-with the name of the run directory. It resumes from its newest checkpoint and checkpoints on SIGTERM.
+TRAINER_BYTES how large a checkpoint is, TRAINER_LOSS each loss. After its first checkpoint it waits while the folder
+TRAINER_HOLD has a file with the name of the run directory. It resumes from its newest checkpoint and checkpoints on
+SIGTERM.
 """
 
 import json
@@ -16,6 +17,7 @@ argv = sys.argv[1:]
 option = {argv[i][2:]: argv[i + 1] for i in range(len(argv) - 1) if argv[i].startswith("--")}
 out, steps = option["out_dir"], int(option["max_steps"])
 pace, size = float(os.environ.get("TRAINER_STEP_S", "0")), int(os.environ.get("TRAINER_BYTES", "1000"))
+loss = float(os.environ.get("TRAINER_LOSS", "4.0"))
 every = int(option.get("save_interval", "5000"))
 hold = os.path.join(os.environ.get("TRAINER_HOLD", "/nowhere"), os.path.basename(out))
 stopped = []
@@ -40,7 +42,7 @@ def save(step):
 
 
 def outcome(status, step):
-    point = {"step": step, "val_loss": 4.0, "val_tokens": 10, "val_full": True}
+    point = {"step": step, "val_loss": loss, "val_tokens": 10, "val_full": True}
     content = {
         "version": 1, "attempt": os.environ["OELM_ATTEMPT"], "status": status, "reason": "", "step": step,
         "max_steps": steps, "final": point, "best": point, "resumed_from": begin, "tokens_per_s": 1000.0,
@@ -59,9 +61,9 @@ with open(os.path.join(out, "metrics.jsonl"), "a") as metrics:
         while step == every + 1 and os.path.exists(hold) and not stopped:
             time.sleep(0.05)
         print(f"Step {step:6} | Loss: 4.0000 | PPL: 54.60 | LR: 1.00e-03", flush=True)
-        metrics.write(json.dumps({"step": step, "loss": 4.0, "val_loss": 4.0, "time": time.time()}) + "\n")
+        metrics.write(json.dumps({"step": step, "loss": loss, "val_loss": loss, "time": time.time()}) + "\n")
         metrics.flush()
-        beat = {"step": step, "max_steps": steps, "loss": 4.0, "tokens_per_s": 1000.0, "time": time.time()}
+        beat = {"step": step, "max_steps": steps, "loss": loss, "tokens_per_s": 1000.0, "time": time.time()}
         write("heartbeat.json", json.dumps(beat).encode())
         if step % every == 0 or step == steps or stopped:
             save(step)

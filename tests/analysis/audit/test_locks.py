@@ -129,9 +129,9 @@ def test_a_study_that_is_not_as_it_was_locked_is_named_with_file_key_and_what_wo
         locks.in_force(tmp_path, replace(CHANGED, unequal={"max_lr": "why not"}))
     said = str(error.value)
     assert said.startswith(f"{STUDY.path} is not as {path(tmp_path)} has it:")
-    assert "hypotheses.H2.bounds is [0.15]; locked: [0.05]" in said
+    assert "hypotheses.H2.bounds is [0.15], locked as [0.05]" in said
     assert 'unequal.max_lr = "why not" is not in the lock: leave it out' in said
-    assert "hypotheses.H4 is missing; locked: {" in said and "oelm-report --lock" in str(error.value.hint)
+    assert "hypotheses.H4 is missing, locked as {" in said and "oelm-report --lock" in str(error.value.hint)
 
 
 def test_other_data_than_were_locked_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""Runs that are no more, as a study's ledger has them: started over, or forgotten; and which result of a seed counts.
+
+A result is a run that came to its end, or whose loss diverged, which is a failure of its group. A crash, a cancel or a
+supervisor that was lost is none, and may run again. Once a study is locked the first result of a seed decides, if it is
+of the configuration that was locked; its files are read where they were moved to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from oelm_jobs import ledger
+from oelm_jobs.agent import records, rundir
+from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.errors import few
+from oelm_jobs.ledger import Entry
+from oelm_jobs.spec.study import Study
+
+from .audit.locks import Locks
+from .reading import run_directory
+from .reading.loaded_run import LoadedRun
+from .reading.replicates import Dispute
+
+ARCHIVE = ".archive"
+"""Folder beside run directories that holds those which were started over or forgotten."""
+Place = tuple[str, str, int]
+"""Group, tag and seed of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A run that was started over or forgotten."""
+
+    entry: Entry
+    """Its line in the ledger."""
+    run: LoadedRun | None = None
+    """It, read from where its files are now; None where they are not here."""
+
+    @property
+    def place(self) -> Place:
+        """Which run of the study it was."""
+        return self.entry.group, self.entry.tag, self.entry.seed
+
+    @property
+    def has_result(self) -> bool:
+        """Whether it came to its end, or diverged."""
+        if self.run is not None:
+            return self.run.finished or self.run.diverged
+        return self.entry.has_result
+
+    @property
+    def said(self) -> str:
+        """Its result: metric and value."""
+        value = self.entry.value
+        shown = f"{value:.4g}" if isinstance(value, (int, float)) else str(value or self.entry.state)
+        return f"{self.entry.metric} {shown}" if self.entry.metric else shown
+
+
+def load(project: Path, study: Study, current: Mapping[str, str], *, now: float) -> list[Earlier]:
+    """Return the runs that a study's ledger tells of, the oldest first.
+
+    Args:
+        current: Token of each run that the index knows, by name: what was to start over and did not is no earlier run.
+        now: Unix seconds.
+    """
+    entries = [one for one in ledger.read(project, study.name) if one.event in (ledger.FORGOTTEN, ledger.RERUN)]
+    groups, first = tuple(study.groups), study.seeds[0] if study.seeds else None
+    found = []
+    for entry in sorted(entries, key=lambda one: one.time):
+        if entry.group not in groups or (entry.event == ledger.RERUN and current.get(entry.run) == entry.token):
+            continue
+        path = next(_places(project, study, entry), None)
+        run = run_directory.load(path, now=now, groups=groups, first_seed=first) if path is not None else None
+        found.append(Earlier(entry=entry, run=run))
+    return found
+
+
+def _places(project: Path, study: Study, entry: Entry) -> Iterator[Path]:
+    """Yield the folders on this machine that hold what a run made."""
+    folder = project / "models" / "checkpoints"
+    said = [Path(place) for place in (entry.place, entry.copy) if place]
+    for beside in (folder / ARCHIVE, folder / study.name / ARCHIVE):
+        said += sorted(beside.glob(f"{rundir.TRAIN_PREFIX}{entry.run}-*")) if beside.is_dir() else []
+    for path in said:
+        record = records.RUN.read_if_sound(path) if path.is_dir() else None
+        if record is not None and (record.run, record.token) == (entry.run, entry.token):
+            yield path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """Which runs count, once what came before them is known."""
+
+    runs: list[LoadedRun]
+    """Where the first result decides, that one in place of a later one."""
+    remarks: tuple[Sentence, ...]
+    """What ran more than once, and what was forgotten."""
+    disputes: tuple[Dispute, ...]
+    """Seeds whose first result decides and isn't here."""
+
+
+def settle(past: Sequence[Earlier], runs: Sequence[LoadedRun], locks: Locks | None) -> Settled:
+    """Return the runs that count for a study."""
+    by_place: dict[Place, list[Earlier]] = {}
+    for one in past:
+        by_place.setdefault(one.place, []).append(one)
+    kept = list(runs)
+    remarks, disputes, forgotten = [], [], []
+    for (group, tag, seed), members in by_place.items():
+        newest = next((run for run in kept if (run.group, run.tag, run.seed) == (group, tag, seed)), None)
+        first = _binding(members, newest, locks) if locks is not None else None
+        if first is not None and first.run is not None:
+            name = first.entry.run
+            kept = [run for run in kept if run is not newest] + [replace(first.run, name=name)]
+            remarks.append(_decides(members, newest, first))
+        elif first is not None:
+            dispute = _away(members, newest, first)
+            disputes.append(dispute)
+            remarks.append(dispute.statement)
+        else:
+            forgotten += [one.entry for one in members if one.entry.event == ledger.FORGOTTEN]
+            if any(one.entry.event == ledger.RERUN for one in members):
+                remarks.append(_counted(members, newest))
+    return Settled(runs=kept, remarks=(*_forgotten(forgotten), *remarks), disputes=tuple(disputes))
+
+
+def _binding(members: Sequence[Earlier], newest: LoadedRun | None, locks: Locks) -> Earlier | None:
+    """Return the first result since the study was locked that is of the locked configuration; None where the run that
+    is there now is the first, or there is none.
+    """
+    for one in members:
+        known = {lock.fingerprints[one.entry.run] for lock in locks.all if one.entry.run in lock.fingerprints}
+        known |= {newest.fingerprint} if not known and newest is not None else set()
+        is_locked = not known or not one.entry.fingerprint or one.entry.fingerprint in known
+        if one.has_result and is_locked and one.entry.time >= locks.all[0].locked_at:
+            return one
+    return None
+
+
+def _times(members: Sequence[Earlier], newest: LoadedRun | None) -> Sentence:
+    """Return how often a run was run."""
+    entry, count = members[0].entry, len(members) + (newest is not None)
+    if count == 1:
+        return _("{run}: seed {seed} was forgotten", entry.run, str(entry.seed))
+    if count == 2:
+        return _("{run}: seed {seed} ran twice", entry.run, str(entry.seed))
+    return _("{run}: seed {seed} ran {count} times", entry.run, str(entry.seed), count)
+
+
+def _decides(members: Sequence[Earlier], newest: LoadedRun | None, first: Earlier) -> Sentence:
+    place = str(first.run.path) if first.run is not None else ""
+    return _(
+        "{said}; the first result was {result} and decides, since the study is locked ({place})",
+        _times(members, newest), first.said, place,
+    )  # fmt: skip
+
+
+def _counted(members: Sequence[Earlier], newest: LoadedRun | None) -> Sentence:
+    first = next((one for one in members if one.has_result), None)
+    if first is None:
+        facts = few([ledger.summary(one.entry) for one in members])
+        return _("{said}; before, it had no result: {runs}", _times(members, newest), facts)
+    return _("{said}; the first result was {result}, the newest one counts", _times(members, newest), first.said)
+
+
+def _away(members: Sequence[Earlier], newest: LoadedRun | None, first: Earlier) -> Dispute:
+    entry = first.entry
+    where = _("its files are gone")
+    if entry.files in (ledger.ARCHIVED, ledger.STAYS):
+        where = _(
+            "its files are in {place} on {target}: copy them into {folder} of the project's run directories",
+            entry.place or entry.run_dir, entry.target, ARCHIVE,
+        )  # fmt: skip
+    said = _("{said}; the first result was {result}", _times(members, newest), first.said)
+    return Dispute(
+        group=entry.group,
+        tag=entry.tag,
+        seed=entry.seed,
+        statement=_("{said} and decides, since the study is locked; {where}", said, where),
+        reason=_("the first result of {run} decides, and is not here", entry.run),
+    )
+
+
+def _forgotten(entries: Sequence[Entry]) -> list[Sentence]:
+    if not entries:
+        return []
+    runs = few([ledger.summary(entry) for entry in entries])
+    if len(entries) == 1:
+        return [_("1 run of this study was forgotten and counts for nothing here: {runs}", runs)]
+    return [_("{count} runs of this study were forgotten and count for nothing here: {runs}", len(entries), runs)]
