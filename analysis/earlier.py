@@ -80,9 +80,10 @@ def load(project: Path, study: Study, current: Mapping[str, str], *, now: float)
 def _places(project: Path, study: Study, entry: Entry) -> Iterator[Path]:
     """Yield the folders on this machine that hold what a run made."""
     folder = project / "models" / "checkpoints"
-    said = [Path(place) for place in (entry.place, entry.copy) if place]
+    said: list[Path] = []
     for beside in (folder / ARCHIVE, folder / study.name / ARCHIVE):
         said += sorted(beside.glob(f"{rundir.TRAIN_PREFIX}{entry.run}-*")) if beside.is_dir() else []
+    said += [Path(place) for place in (entry.place, entry.copy) if place]
     for path in said:
         record = records.RUN.read_if_sound(path) if path.is_dir() else None
         if record is not None and (record.run, record.token) == (entry.run, entry.token):

@@ -11,7 +11,7 @@ from . import ledger
 from .agent.sentences import _
 from .analysis.audit import lock, locks
 from .analysis.audit.plan import plan_changes, plan_of
-from .analysis.output import writing
+from .analysis.output import deposit, writing
 from .checks import preflight
 from .code import snapshot
 from .connections import connect
@@ -42,6 +42,29 @@ def ensure_locked(project: Path, study: Study | str | None, warn: Callable[[str]
     path = lock_rules(project, asked, warn)
     warn(_("Locked: {path}. Commit it, so that its date can be trusted.", str(path)))
     return locks.in_force(project, asked)
+
+
+def export(project: Path, study: Study | str | None, folder: Path, warn: Callable[[str], None]) -> list[Path]:
+    """Write a study's lock, which is made where there is none, as plain files for an archive; return them.
+
+    Raises:
+        UsageError: The folder holds something, or can't be written; or the lock file was edited.
+        ConfigurationError: The study isn't as it was locked.
+    """
+    asked = study if isinstance(study, Study) else load_study(project, study, warn=warn)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            _("--export {folder}: there is something already", str(folder)),
+            hint=_("name a folder that is new or empty"),
+        )
+    ensure_locked(project, asked, warn)
+    path = ledger.lock_path(project, asked)
+    locked = lock.read(path)
+    assert locked is not None  # else it was removed this very moment
+    made = deposit.files(locked, path.read_bytes(), asked.path, ledger.path_of(project, asked.name))
+    for name, content in made.items():
+        writing.put(folder / name, content)
+    return [folder / name for name in made]
 
 
 def lock_rules(project: Path, study: Study | str | None, warn: Callable[[str], None]) -> Path:

@@ -692,6 +692,17 @@ class Project(AbstractContextManager["Project"]):
 
         return lock_rules(self.folder, study, self.say)
 
+    def export_lock(self, folder: Path | str, study: Study | str | None = None) -> list[Path]:
+        """Write a study's lock, which is made where there is none, as plain files for an archive; return them.
+
+        Raises:
+            UsageError: The folder holds something, or the lock file was edited.
+            ConfigurationError: The study isn't as it was locked.
+        """
+        from .locking import export
+
+        return export(self.folder, study, Path(folder), self.say)
+
     def ensure_locked(self, study: Study | str | None = None) -> str:
         """Lock a study's rules where they aren't; return the hash of the lock.
 

@@ -96,6 +96,12 @@ WATCH_S = 10
     is_flag=True,
     help=_("Take names of people, users, hosts and targets, paths and e-mails out of what --bundle packs."),
 )
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=_("With --lock: write the lock there as plain files for an archive, with checksums."),
+)
 @click.option("--watch", is_flag=True, help=_("Renew the files, report.html above all, until every run has ended."))
 @click.option(
     "--style",
@@ -118,6 +124,7 @@ def main(
     power: bool,
     locking: bool,
     checklist: str | None,
+    export: Path | None,
     bundle: Path | None,
     anonymous: bool,
     watch: bool,
@@ -135,8 +142,10 @@ def main(
     is_named = bool(folders or mapping)
     if columns and not is_named:
         raise UsageError(_("--columns is about folders"), hint=_("name them: --from DIR"))
+    if export is not None and not locking:
+        raise UsageError(_("--export goes with --lock"))
     if locking:
-        _lock(study, is_named=is_named)
+        _lock(study, export, is_named=is_named)
         return
     if anonymous and bundle is None:
         raise UsageError(_("--anonymous is about a bundle"), hint=_("give --bundle FILE.tar.gz"))
@@ -214,12 +223,16 @@ def _write(report: StudyReport, *, plot: bool, style: Path | None, refresh_s: in
     narrate(_("{count} files in {folder}", len(files), str(report.folder)))
 
 
-def _lock(study: str | None, *, is_named: bool) -> None:
+def _lock(study: str | None, export: Path | None, *, is_named: bool) -> None:
     if is_named:
         raise UsageError(
             _("--lock needs a study of a project"),
             hint=_("leave out --from and --map, and name the study: --study NAME"),
         )
+    if export is not None:
+        files = open_project().export_lock(export, study)
+        narrate(_("{count} files in {folder}", len(files), str(export)))
+        return
     path = open_project().lock(study)
     narrate(_("Locked: {path}. Commit it, so that its date can be trusted.", str(path)))
 

@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from oelm_jobs.analysis import figures
 
-from oelm_jobs import reporting
+from oelm_jobs import Project, reporting
 from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
+from oelm_jobs.errors import ConfigurationError
 from oelm_jobs.store import Store
+from oelm_jobs.submit import submission
 
 from . import synthetic
 from .synthetic import make_run, old_log
@@ -492,3 +494,37 @@ def test_tables_with_named_columns_are_reported_by_group(tmp_path: Path) -> None
     done = report(tmp_path, "--from", "out", "--columns", "val_loss=evil", check=False)
     assert done.returncode == 2 and "did you mean 'eval'?" in done.stderr
     assert report(tmp_path, *columns, check=False).returncode == 2
+
+
+def test_a_lock_is_written_as_plain_files_for_an_archive_whose_checksums_hold(place: Path) -> None:
+    alone = report(place, "--export", "deposit", check=False)
+    assert alone.returncode == 2 and "--export goes with --lock" in alone.stderr
+    done = report(place, "--lock", "--export", "deposit")
+    assert "files in deposit" in done.stderr
+    folder = place / "deposit"
+    names = {"SHA256SUMS", "CITATION.cff", "README.md", "lock.json", "lock.txt", "tiny.toml", "ledger.jsonl"}
+    assert {path.name for path in folder.iterdir()} == names
+    checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=True)
+    assert checked.stdout.count(": OK") == len(names) - 1
+    locked = place / "experiments" / "tiny_lock.json"
+    assert (folder / "lock.json").read_bytes() == locked.read_bytes()
+    sha256 = json.loads(locked.read_text())["sha256"]
+    text = (folder / "lock.txt").read_text()
+    assert sha256 in text and "equivalent_within" in text and "seeds: [42, 43]" in text
+    citation = (folder / "CITATION.cff").read_text()
+    assert f'version: "{sha256}"' in citation and 'authors:\n  - name: "FILL IN"' in citation
+    again = report(place, "--lock", "--export", "deposit", check=False)
+    assert again.returncode == 2 and "there is something already" in again.stderr
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    report(place, "--lock", "--export", "other")
+    assert {path.name: path.read_bytes() for path in (place / "other").iterdir()} == before
+
+
+def test_a_study_that_is_not_as_it_was_locked_is_not_submitted(place: Path) -> None:
+    report(place, "--lock")
+    study = place / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("equivalent_within = 0.05", "equivalent_within = 0.20"))
+    with Project(place, say=lambda text: None) as project, pytest.raises(ConfigurationError) as refused:
+        submission.lock_of(project.plan("tiny", offline=True))
+    assert f"{study} is not as" in str(refused.value)
+    assert "hypotheses.H2.bounds is [0.2], locked as [0.05]" in str(refused.value)
