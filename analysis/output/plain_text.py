@@ -26,7 +26,8 @@ WIDEST_TEX = 9
 """Columns of a LaTeX table."""
 
 PRINTED = (
-    "comparison", "budget", "choice", "sweep", "swept", "runs", "efficiency", "blocks", "effects", "variation", "compute",
+    "comparison", "budget", "choice", "sweep", "swept", "runs", "efficiency", "blocks", "effects", "variation",
+    "compute",
 )  # fmt: skip
 """Tables that a terminal shows; the files have all of them."""
 
