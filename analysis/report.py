@@ -172,8 +172,9 @@ def build(
     named = labels(study, groups)
     swept = sweeps.combinations(whole, runs, goals)
     found += sweeps.edges(swept, named, goals)
+    planned_seeds = {name: (study if name in study.groups else whole).seeds for name in groups}  # trials have others
     made = [
-        summaries.comparison(groups, named, study.seeds, goals, target_loss),
+        summaries.comparison(groups, named, planned_seeds, goals, target_loss),
         *(tuning_tables.made(tuned, named, goals) if tuned is not None else ()),
         *sweeps.made(whole, swept, named, goals),
     ]

@@ -27,7 +27,7 @@ COUNTS = ("total_params", "trainable_params", "frozen_params", "frozen_share", "
 def comparison(
     groups: Groups,
     labels: Mapping[str, str],
-    planned_seeds: Sequence[int],
+    planned_seeds: Mapping[str, Sequence[int]],
     goals: Goals | None,
     target: float | None = None,
 ) -> Table:
@@ -49,7 +49,7 @@ def comparison(
     quantities: tuple[Quantity, ...] = (
         _label(labels),
         (column("status", "result"), lambda group, runs: Cell(_states(runs))),
-        (column("seeds", "result"), lambda group, runs: Cell(_seeds(runs, planned_seeds))),
+        (column("seeds", "result"), lambda group, runs: Cell(_seeds(runs, planned_seeds[group]))),
         (column("step", "result"), lambda group, runs: Cell(_span([run.last_step for run in runs]))),
         *results,
         *(_count(key, "parameters") for key in COUNTS),

@@ -150,7 +150,7 @@ def _of_each(base: Verdict, blocks: Sequence[Verdict]) -> Verdict:
     names = [verdict.block for verdict in blocks if verdict.outcome == outcome]
     said = {
         REFUTED: _("refuted in {blocks}, and one block is enough", names),
-        INCONCLUSIVE: _("{blocks} leave it open", names),
+        INCONCLUSIVE: _("open in {blocks}", names),
         NOT_MET: _("not met in {blocks}, by the point estimate of one seed", names),
         MET: _("met in each block, in {blocks} by the point estimate of one seed alone", names),
         SUPPORTED: _("each block's own test supports it"),

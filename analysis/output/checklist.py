@@ -149,7 +149,8 @@ def _search(known: Known) -> Iterable[str]:
         return
     if swept is not None:
         cap = f", at most {swept.run_cap} combinations" if swept.run_cap else ""
-        yield f"Search: {swept.method}, seed {swept.seed}{cap}; the same combinations for every group."
+        drawn = f", seed {swept.seed}" if swept.method == "random" else ""
+        yield f"Search: {swept.method}{drawn}{cap}; the same combinations for every group."
         yield "Bounds: " + "; ".join(f"{_code(key)} {_bounds(one)}" for key, one in swept.parameters.items())
     for group, one in sweeps.best(known.report.swept, known.report.goals).items():
         tried = [other for other in known.report.swept if other.group == group]

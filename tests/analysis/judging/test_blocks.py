@@ -59,7 +59,7 @@ def test_a_claim_about_each_block_is_supported_where_every_one_supports_it() -> 
     assert [each.block for each in found.blocks] == ["x", "y"]
     assert found.p_supported == max(each.p_supported or 0.0 for each in found.blocks)
     left = verdict(EACH, {"x": GOOD, "y": EDGE})
-    assert outcomes(left) == ["inconclusive", "supported", "inconclusive"] and str(left.reason) == "y leave it open"
+    assert outcomes(left) == ["inconclusive", "supported", "inconclusive"] and str(left.reason) == "open in y"
 
 
 def test_support_in_each_block_needs_no_correction_and_refutation_gets_a_share_for_each() -> None:
