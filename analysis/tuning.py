@@ -329,7 +329,8 @@ def _confirmed_otherwise(study: Study, tuned: Tuning) -> list[AuditFinding]:
     for effort in tuned.efforts:
         runs = [trial.run for trial in effort.trials if trial.run is not None]
         known = {d.key for d in configurations.differences(runs, study)}
-        both = configurations.differences([*runs, *tuned.confirming[effort.group]], study)
+        confirming = [_on_what_chose(run) for run in tuned.confirming[effort.group]]
+        both = configurations.differences([*runs, *confirming], study)
         if runs and (keys := [d.key for d in both if d.is_unfair and d.key not in known]):
             text = _(
                 "{group}: the runs that confirm differ from its trials in {keys}: what was tuned is not what is judged",
@@ -337,6 +338,11 @@ def _confirmed_otherwise(study: Study, tuned: Tuning) -> list[AuditFinding]:
             )  # fmt: skip
             said.append(_warning(text, effort.group))
     return said
+
+
+def _on_what_chose(run: LoadedRun) -> LoadedRun:
+    """Return a run without the test file, which no trial sees."""
+    return replace(run, data={key: value for key, value in run.data.items() if key != "test_sha256"})
 
 
 def _changed(

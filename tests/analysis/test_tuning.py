@@ -274,3 +274,12 @@ def test_the_report_in_json_has_trials_choice_and_what_confirms_it(whole: Path) 
     assert content["tuning"]["sound"] is True
     group = content["tuning"]["groups"]["gpt_base"]
     assert (group["chosen"], len(group["trials"]), len(group["confirming"])) == ({"max_lr": 1e-3}, 6, 3)
+
+
+def test_a_test_file_that_no_trial_sees_makes_those_that_confirm_no_other_arm(runs: Path) -> None:
+    found = [
+        replace(run, data={**run.data, "test_sha256": "7" * 64}) if run.tag == "confirm" else run
+        for run in loaded(runs)
+    ]
+    made = report.build(tuned_study(), found, choice=chosen(runs))
+    assert said(made) == []
