@@ -33,7 +33,7 @@ def cells(design: Design, found: Rates) -> list[str]:
     return [
         design.name,
         share(found.wrong, found.draws),
-        share(found.missed, found.draws),
+        "–" if found.missed is None else share(found.missed, found.draws),
         f"{100 * found.decided / found.draws:.0f} %",
     ]
 
@@ -45,7 +45,7 @@ def page(lines: list[list[str]], unsound: list[list[str]], draws: int) -> str:
         "| --- | --- | --- | --- |",
     ]
     rows, others = ([f"| {' | '.join(line)} |" for line in table] for table in (lines, unsound))
-    said = f"{draws:,} studies of each design; of each share its 95 % interval."
+    said = f"{draws:,} studies of each design; of each share its 95 % interval. A dash: no interval is told."
     why = "What no report states, since those who chose can't judge:"
     return "\n".join([BEGIN, "", said, "", *head, *rows, "", why, "", *head, *others, "", END])
 

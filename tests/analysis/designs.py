@@ -60,9 +60,9 @@ class Rates:
     """How many studies were drawn."""
     wrong: int
     """In how many a verdict was false: of the outcomes that are, the one that came more often."""
-    missed: int
+    missed: int | None
     """In how many a bound lay beyond the truth: of all of a study's bounds the one that did most often. Each holds at
-    its own level; only verdicts hold together.
+    its own level; only verdicts hold together. None where no interval is told.
     """
     decided: int
     """In how many any verdict was supported or refuted."""
@@ -88,7 +88,7 @@ def rates(design: Design, draws: int = DRAWS, seed: int = 1) -> Rates:
                 missed[name, 1] += interval[1] < design.truth[name]
         decided += any(v.outcome in (SUPPORTED, REFUTED) for v in verdicts)
     return Rates(
-        draws=draws, wrong=max(wrong.values(), default=0), missed=max(missed.values(), default=0), decided=decided
+        draws=draws, wrong=max(wrong.values(), default=0), missed=max(missed.values(), default=None), decided=decided
     )
 
 

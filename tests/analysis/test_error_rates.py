@@ -25,7 +25,7 @@ Patch = pytest.MonkeyPatch
 def errs(design: Design) -> bool:
     """Tell whether verdicts or bounds of a design err more often than a rate of LEVEL does by chance."""
     found = rates(design)
-    return max(found.wrong, found.missed) > most(LEVEL, found.draws)
+    return max(found.wrong, found.missed or 0) > most(LEVEL, found.draws)
 
 
 def test_the_tolerance_tells_seven_per_cent_from_five() -> None:
