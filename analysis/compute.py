@@ -12,7 +12,7 @@ from oelm_jobs.spec.study import Study
 
 from .audit.locked import is_judged
 from .earlier import Earlier
-from .reading.loaded_run import LoadedRun
+from .reading.loaded_run import LoadedRun, on_cpus
 from .tables import Cell, Table, column
 
 KINDS = {
@@ -44,7 +44,8 @@ def table(study: Study, runs: Sequence[LoadedRun], past: Sequence[Earlier]) -> T
     rows = [_row(said, [cost for cost in costs if cost[0] == kind]) for kind, said in KINDS.items()]
     rows = [row for row in rows if row[1].value]
     names = ("kind", "run_count", "hours", "gpu_hours", "without_hours")
-    return Table("compute", tuple(map(column, names)), (*rows, _row(TOTAL, costs)))
+    made = Table("compute", tuple(map(column, names)), (*rows, _row(TOTAL, costs)))
+    return made.of_processes if on_cpus(runs) else made
 
 
 def _now(study: Study, runs: Sequence[LoadedRun]) -> Iterator[Cost]:

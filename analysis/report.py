@@ -25,7 +25,7 @@ from .judging import speed
 from .judging.evidence import COUNT_METRICS, LOSS_METRICS, TEST_METRICS
 from .judging.verdicts import Circumstances, Verdict, judge
 from .reading import reference, replicates
-from .reading.loaded_run import LoadedRun, told_apart
+from .reading.loaded_run import LoadedRun, on_cpus, told_apart
 from .reading.trials import Trial
 from .tables import Table
 
@@ -212,11 +212,6 @@ def from_lock(
     if lock is None or locked is None:
         return tuple(deviations(lock, study, runs)) if lock is not None else ()
     return (*locked.faults, *deviations(lock, study, runs, locked.told))
-
-
-def on_cpus(runs: Sequence[LoadedRun]) -> bool:
-    """Tell whether no run is known to have used a GPU, and one to have used none."""
-    return {run.is_on_cpus for run in runs if run.hardware} == {True}
 
 
 def grouped(

@@ -34,7 +34,7 @@ def _budget(tuned: Tuning, labels: Mapping[str, str]) -> Table:
         for effort in tuned.efforts
     ]
     keys = ("group", "trials", "tried", "failed", "not_over", "extra", "step", "gpu_hours")
-    said = _("A trial is a combination with a seed; one that failed was tried. GPU-hours are those of all runs.")
+    said = _("A trial is a combination with a seed; one that failed was tried. The hours are those of all runs.")
     return Table("budget", tuple(map(column, keys)), tuple(rows), remarks=(said,))
 
 

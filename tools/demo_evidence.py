@@ -29,7 +29,8 @@ def main(venv: Path) -> int:
     """Run it; return the exit code."""
     place = REPOSITORY / "build" / "demo-evidence"
     shutil.rmtree(place, ignore_errors=True)
-    (place / "jobs").mkdir(parents=True)
+    for folder in ("jobs", "data"):
+        (place / folder).mkdir(parents=True)
     for study in STUDIES:
         shutil.copy(REPOSITORY / "jobs" / "examples" / f"{study}.toml", place / "jobs")
     environment = {**os.environ, "OELM_STATE_DIR": str(place / "state"), "OMP_NUM_THREADS": "1"}
@@ -40,11 +41,11 @@ def main(venv: Path) -> int:
         subprocess.run(shlex.split(command), cwd=place, env=environment, check=True)
 
     begun = time.monotonic()
-    with (place / "manual.txt").open("w", encoding="utf-8") as text:
+    with (place / "data" / "manual.txt").open("w", encoding="utf-8") as text:
         subprocess.run([venv / "bin" / "python", "-c", MANUAL], stdout=text, check=True)
     first, second = STUDIES
     do("oelm-data demo --test")
-    do("oelm-data make manual.txt --output data/manual --vocab 1024")
+    do("oelm-data make data/manual.txt --output data/manual --vocab 1024")
     do(f"oelm-report --lock --study {first}")
     do(f"oelm-submit --study {first} --mode parallel --wait")
     do(f"oelm-submit --study {first} --confirm --mode parallel --wait")

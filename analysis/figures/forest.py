@@ -92,6 +92,10 @@ def _forest_row(axes: Axes, verdict: Verdict, say_: Say) -> None:
             annotation_clip=False,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
         )
+    if verdict.blocks and estimate is None:
+        axes.text(
+            0.5, 0.5, say_(_("in each block, as below")), transform=axes.transAxes, ha="center", va="center", color=tint
+        )
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", visible=False)

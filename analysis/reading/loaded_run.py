@@ -387,3 +387,8 @@ def told_apart(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
 def finished(runs: Sequence[LoadedRun]) -> Sequence[LoadedRun]:
     """Return the runs that came to their end or diverged (a log can't say and counts); all of them where none has."""
     return [run for run in runs if run.finished or run.diverged or run.source == "log"] or runs
+
+
+def on_cpus(runs: Sequence[LoadedRun]) -> bool:
+    """Tell whether no run is known to have used a GPU, and one to have used none."""
+    return {run.is_on_cpus for run in runs if run.hardware} == {True}
