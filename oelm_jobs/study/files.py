@@ -198,7 +198,8 @@ def _read(top: tomlfile.Section) -> Study | None:
         else:
             for block in blocks.values() or (Block(name=""),):
                 shared = {**settings, **block.settings}
-                program_file.check(top, program, shared, groups.values(), factors, declared)
+                may_differ = [key for key in unequal if key not in BESIDES]
+                program_file.check(top, program, shared, groups.values(), factors, tuned, may_differ)
     study = Study(
         name=name,
         path=path,

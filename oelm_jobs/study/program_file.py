@@ -191,14 +191,16 @@ def check(
     settings: Mapping[str, object],
     groups: Collection[Group],
     factors: Sequence[str],
-    declared: Sequence[str],
+    tuned: Sequence[str],
+    unequal: Collection[str],
 ) -> None:
     """Note what a program's commands and the study's settings don't agree on: a placeholder that is unknown, a setting
     that is nowhere, a group that lacks a factor.
 
     Args:
         factors: Settings that every group sets.
-        declared: Settings that are tuned or may differ.
+        tuned: Settings that are tuned for each group.
+        unequal: Settings that may differ.
     """
     section = top.beside("program")
     used, everywhere = program.names(), set[str]()
@@ -244,12 +246,17 @@ def check(
             )
         if program.spelling in FILE_KINDS and (clash := words.why_not_nested({*have, *own} - used)):
             section.wrong("settings", clash, value=program.spelling)
-    for key, named in (("length", [program.length]), ("execution", sorted(program.execution)), ("", declared)):
-        if strange := [name for name in named if name and name not in everywhere]:
-            choices = valid_choices(strange[0], sorted(everywhere))
-            if not key:
-                top.wrong(_("tuned, or [unequal]"), _("no such setting; {choices}", choices), value=strange[0])
-            section.wrong(key, _("no such setting; {choices}", choices), value=strange[0])
+    strange = {
+        name: _("no such setting; {choices}", valid_choices(name, sorted(everywhere)))
+        for name in (program.length, *sorted(program.execution), *tuned, *unequal)
+        if name and name not in everywhere
+    }
+    for key, named in (("length", [program.length]), ("execution", sorted(program.execution))):
+        section.wrong_items(key, ((name, strange[name]) for name in named if name in strange))
+    top.wrong_items("tuned", ((name, strange[name]) for name in tuned if name in strange))
+    for name in unequal:
+        if name in strange:
+            top.beside("unequal").wrong(name, strange[name])
     for group in groups:
         value = {**settings, **group.values}.get(program.length)
         if program.length and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):

@@ -100,6 +100,7 @@ def test_without_a_sweep_what_is_tuned_stays_a_declaration(tmp_path: Path) -> No
         (TUNED_PROGRAM, 'metric = "test_loss"', 'metric = "loss"', ["metric = 'loss'", "judge_on", "test_loss"]),
         (TUNED_PROGRAM, "goal = {", "sampled = [] # {", ["tuned", "goal ="]),
         (TUNED_PROGRAM, 'seed = "seed"\n', "", ["seed"]),
+        (TUNED_PROGRAM, '["lr"]', '["lrr"]', [":5: tuned = 'lrr': no such setting; did you mean 'lr'?"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_tuning_is_said_with_what_would_do(
