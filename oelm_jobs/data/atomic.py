@@ -59,8 +59,11 @@ def _locked(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def publish(scratch: Path, output: Path, names: Sequence[str], *, replace: bool) -> None:
+def publish(scratch: Path, output: Path, names: Sequence[str], *, replace: bool, stale: Sequence[str] = ()) -> None:
     """Give finished files their final names: all at once where the output is new, else in the order of ``names``.
+
+    Args:
+        stale: Names of files that are not made and go with the old ones.
 
     Raises:
         FileExistsError: One of them is there already and ``replace`` is false.
@@ -77,7 +80,7 @@ def publish(scratch: Path, output: Path, names: Sequence[str], *, replace: bool)
             errno.EEXIST, _("appeared while this was made; look at it and run again"), output / held[0]
         )
     # Old files go first, the last-named before the others: new files beside old ones must never be seen.
-    for name in reversed(names):
+    for name in reversed((*stale, *names)):
         (output / name).unlink(missing_ok=True)
     sync_folder(output)
     for name in names:

@@ -219,7 +219,9 @@ def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report:
             )
             _refuse_empty(made)
             write_text(scratch / MANIFEST, msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
-            publish(scratch, output, (*recipe.names, MANIFEST), replace=force)
+            # a test file of the text before would be judged on, and may be trained on by now
+            stale = [TEST] if force and TEST not in recipe.names else []
+            publish(scratch, output, (*recipe.names, MANIFEST), replace=force, stale=stale)
     return Made(made, False)
 
 

@@ -165,6 +165,13 @@ def test_test_text_is_as_much_as_validation_text_and_nothing_of_either_is_traine
         make([source], tmp_path / "out2", val_fraction=0.5, test=True)
 
 
+def test_test_text_of_another_split_does_not_stay_behind(tmp_path: Path) -> None:
+    source = write_stories(tmp_path / "a.txt", STORIES)
+    make([source], tmp_path / "out", vocab_size=1024, test=True)
+    make([source], tmp_path / "out", vocab_size=1024, force=True)
+    assert names(tmp_path / "out") == FILES, "it is trained on by now"
+
+
 def test_test_text_comes_out_of_the_training_text_where_validation_has_its_own(tmp_path: Path) -> None:
     train, val = (write_stories(tmp_path / f"{name}.txt", part) for name, part in
                   (("a", STORIES[:250]), ("b", STORIES[250:])))  # fmt: skip
