@@ -26,6 +26,8 @@ VERSION = 1
 HIDDEN = Path("/project")
 """Where the project was that an anonymous bundle is made of."""
 BOUND = Path("bundle")
+LATEST = 253370764800
+"""The year 9999: no calendar goes further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +170,13 @@ def _about(place: Path, folder: Path) -> dict[str, Any]:
         raise archive.refused(place, _("{name} is not understood", ABOUT)) from error
     kinds: dict[str, Any] = {"study": str, "study_file": str, "made_at": (int, float), "language": str, "project": str,
              "target_loss": (int, float, type(None))}  # fmt: skip
-    is_right = isinstance(about, dict) and all(isinstance(about.get(key, 0), kind) for key, kind in kinds.items())
-    if not is_right or about["language"] not in LANGUAGES or not _is_study(about["study_file"]):
+    is_right = isinstance(about, dict) and all(key in about and isinstance(about[key], kinds[key]) for key in kinds)
+    if (
+        not is_right
+        or not 0 <= about["made_at"] <= LATEST
+        or about["language"] not in LANGUAGES
+        or not _is_study(about["study_file"])
+    ):
         raise archive.refused(place, _("{name} is not understood", ABOUT))
     if about.get("version") != VERSION:
         raise UsageError(

@@ -293,7 +293,7 @@ def _listed(place: Path, content: bytes) -> dict[str, Listed]:
         record = schema.loads(content)
         rows = record["files"] if isinstance(record, dict) and record.get("version") == 1 else None
         found = {str(row["name"]): Listed(size=int(row["size"]), sha256=str(row["sha256"])) for row in rows or ()}
-    except (schema.Misfit, KeyError, TypeError, ValueError) as error:
+    except (schema.Misfit, KeyError, TypeError, ValueError, OverflowError) as error:
         raise refused(place, _("{name} is no manifest that is understood", MANIFEST)) from error
     if rows is None or len(found) != len(rows) or ABOUT not in found:
         raise refused(place, _("{name} is no manifest that is understood", MANIFEST))

@@ -106,6 +106,10 @@ TAMPERED: dict[str, tuple[Callable[[list[Member]], list[Member]], str]] = {
     "no list": (lambda found: [plain("MANIFEST.json", b'{"version": 1, "files": 7}'), *found[1:]], "no manifest"),
     "deep": (lambda found: [plain("MANIFEST.json", b"[" * 100_000), *found[1:]], "no manifest"),
     "negative": (lambda found: [listing("bundle.json", size=-1), *found[1:]], "no manifest"),
+    "infinite": (
+        lambda found: [plain("MANIFEST.json", b'{"version": 1, "files": [{"name": "x", "size": 1e999}]}'), *found[1:]],
+        "no manifest",
+    ),
 }
 
 

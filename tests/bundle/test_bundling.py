@@ -165,3 +165,17 @@ def test_the_commands_pack_and_reproduce(
     assert (tmp_path / "out" / "checklist_arr.md").read_text() == done.stdout
     done = CliRunner().invoke(report, ["--from", "project/b.tar.gz", "--power"], standalone_mode=False)
     assert "reported on alone" in str(done.exception)
+
+
+@pytest.mark.parametrize("change", [{"made_at": None}, {"target_loss": None}, {"made_at": 1e300}, {"made_at": -1}])
+def test_what_a_bundle_says_of_itself_is_whole(tmp_path: Path, change: dict[str, float | None]) -> None:
+    about = {"version": 1, "study": "s", "study_file": "jobs/s.toml", "made_at": 1.7e9, "language": "en",
+             "project": "/p", "target_loss": 3.0}  # fmt: skip
+    about |= change
+    (tmp_path / "files" / "jobs").mkdir(parents=True)
+    (tmp_path / "files" / "jobs" / "s.toml").write_text(STUDY)
+    said = {key: value for key, value in about.items() if value is not None}
+    (tmp_path / "files" / "bundle.json").write_text(json.dumps(said))
+    archive.write(tmp_path / "files", tmp_path / "b.tar.gz")
+    with pytest.raises(UsageError, match="bundle.json is not understood"), bundling.reproduce(tmp_path / "b.tar.gz"):
+        pass
