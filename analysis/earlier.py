@@ -58,32 +58,50 @@ class Earlier:
         return f"{self.entry.metric} {shown}" if self.entry.metric else shown
 
 
-def load(project: Path, study: Study, current: Mapping[str, str], *, now: float) -> list[Earlier]:
+def load(
+    project: Path,
+    study: Study,
+    current: Mapping[str, str],
+    runs: Sequence[LoadedRun] = (),
+    *,
+    now: float,
+    is_bundled: bool = False,
+) -> list[Earlier]:
     """Return the runs that a study's ledger tells of, the oldest first.
 
     Args:
         current: Token of each run that the index knows, by name: what was to start over and did not is no earlier run.
+        runs: The study's runs, whose records say that where the index doesn't.
         now: Unix seconds.
+        is_bundled: The project is a bundle's folder: what lies elsewhere on this machine is none of it.
     """
     entries = [one for one in ledger.read(project, study.name) if one.event in (ledger.FORGOTTEN, ledger.RERUN)]
     groups, first = tuple(study.groups), study.seeds[0] if study.seeds else None
     found = []
     for entry in sorted(entries, key=lambda one: one.time):
-        if entry.group not in groups or (entry.event == ledger.RERUN and current.get(entry.run) == entry.token):
+        if entry.group not in groups or (entry.event == ledger.RERUN and _goes_on(entry, current, runs)):
             continue
-        path = next(_places(project, study, entry), None)
+        path = next(_places(project, study, entry, is_bundled=is_bundled), None)
         run = run_directory.load(path, now=now, groups=groups, first_seed=first) if path is not None else None
         found.append(Earlier(entry=entry, run=run))
     return found
 
 
-def _places(project: Path, study: Study, entry: Entry) -> Iterator[Path]:
+def _goes_on(entry: Entry, current: Mapping[str, str], runs: Sequence[LoadedRun]) -> bool:
+    """Tell whether a run was to start over and did not."""
+    if entry.run in current or entry.files != ledger.MOVING:
+        return current.get(entry.run) == entry.token
+    there = [records.RUN.read_if_sound(run.path) for run in runs if run.name == entry.run]
+    return any(record is not None and record.token == entry.token for record in there)
+
+
+def _places(project: Path, study: Study, entry: Entry, *, is_bundled: bool) -> Iterator[Path]:
     """Yield the folders on this machine that hold what a run made."""
     folder = project / "models" / "checkpoints"
     said: list[Path] = []
     for beside in (folder / ARCHIVE, folder / study.name / ARCHIVE):
         said += sorted(beside.glob(f"{rundir.TRAIN_PREFIX}{entry.run}-*")) if beside.is_dir() else []
-    said += [Path(place) for place in (entry.place, entry.copy) if place]
+    said += [Path(place) for place in (entry.place, entry.copy) if place and not is_bundled]
     for path in said:
         record = records.RUN.read_if_sound(path) if path.is_dir() else None
         if record is not None and (record.run, record.token) == (entry.run, entry.token):

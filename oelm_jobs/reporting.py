@@ -291,7 +291,9 @@ def report_on(
         at = bundled.made_at if bundled is not None else None
         runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints", at=at)
         runs = _as_last_seen(project, asked, runs) if bundled is None else runs
-        past = earlier.load(project, asked, _tokens(project, asked), now=loading.now(at))
+        past = earlier.load(
+            project, asked, _tokens(project, asked), runs, now=loading.now(at), is_bundled=bundled is not None
+        )
         if not runs and bundled is None:
             _say_of_others(project, asked, warn)
     locked = locks.load(project, asked) if project is not None and asked is not None else None
