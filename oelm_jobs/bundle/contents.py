@@ -21,6 +21,7 @@ from ..code import credentials
 from ..folders import study_files
 from ..programs import description
 from ..spec.study import Study
+from ..study import blocks
 from .archive import why_not
 
 CHECKPOINTS = Path("models", "checkpoints")
@@ -156,7 +157,8 @@ def _records(run_dir: Path) -> Iterator[Path]:
 
 def _data(project: Path, study: Study, into: Contents) -> None:
     """Add the manifests that say of a study's data what they are."""
-    for path in description.of(study).data(study).values():
+    paths = [path for within in blocks.each(study).values() for path in description.of(study).data(within).values()]
+    for path in paths:
         there = Path(path) if Path(path).is_absolute() else project / path
         folder = there if there.is_dir() else there.parent
         inner = folder.relative_to(project).as_posix() if folder.is_relative_to(project) else f"data/{folder.name}"

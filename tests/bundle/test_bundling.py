@@ -12,11 +12,14 @@ from click.testing import CliRunner
 
 from oelm_jobs import bundling, ledger
 from oelm_jobs.bundle import archive
+from oelm_jobs.bundle import contents as contents_of
 from oelm_jobs.cli.report import main as report
 from oelm_jobs.errors import UsageError
 from oelm_jobs.project import Project
+from oelm_jobs.study.files import read_study
 from tests.analysis.synthetic import make_run, record
 from tests.analysis.test_command import STUDY
+from tests.study.test_blocks import TRAINER as TWO
 
 PERSON, MAIL, USER, HOST, TARGET = "Zoe Quandt", "zq@quandt-lab.org", "zquandt", "quandtbox", "quandts"
 NAMES = (PERSON, "Quandt", MAIL, USER, HOST, TARGET)
@@ -179,3 +182,15 @@ def test_what_a_bundle_says_of_itself_is_whole(tmp_path: Path, change: dict[str,
     archive.write(tmp_path / "files", tmp_path / "b.tar.gz")
     with pytest.raises(UsageError, match="bundle.json is not understood"), bundling.reproduce(tmp_path / "b.tar.gz"):
         pass
+
+
+def test_what_the_data_are_comes_along_for_every_block(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "two.toml").write_text(TWO)
+    for name in ("novels", "stories"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "manifest.json").write_text("{}")
+    into = contents_of.Contents(folder=tmp_path / "into")
+    contents_of.collect(tmp_path, read_study(tmp_path / "jobs" / "two.toml"), [], [], into)
+    found = archive.files_in(tmp_path / "into")
+    assert {"data/novels/manifest.json", "data/stories/manifest.json"} <= {*found}
