@@ -73,7 +73,8 @@ def _row(run_dir: str) -> Dict[str, str]:
 
 
 def of_ended_jobs(record: RunRecord, patience_s: float) -> None:
-    """See that the runs which one needs, whose jobs are over, have ended as they have to.
+    """See that the runs which one needs, whose jobs are over, have ended as they have to. A job that Slurm starts again
+    has seen that before: what it began with may have been started over or removed since.
 
     Args:
         patience_s: So long another node's records may be behind.
@@ -81,6 +82,9 @@ def of_ended_jobs(record: RunRecord, patience_s: float) -> None:
     Raises:
         Unmet: One has not.
     """
+    start = records.START.read_if_sound(record.run_dir) if record.needs else None
+    if start is not None and start.get("token") == record.token:
+        return
     deadline = time.monotonic() + patience_s
     for need in record.needs or ():
         run_dir = need.get("run_dir")
