@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Tuple
 
 from .. import records, rundir
 from ..reasons import because
@@ -104,25 +104,3 @@ def hash_of_folder(rows: Mapping[str, str]) -> str:
     """Return the hash of a folder with files of these names and hashes."""
     lines = ("%s  %s\n" % (rows[name], name) for name in sorted(rows))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def changed(run_dir: str) -> Optional[str]:
-    """Return the name of an input of a run whose source has other content by now, as the source's manifest says; None
-    where none has, or nothing says so.
-    """
-    for row, need in zip(read(run_dir), _needs(run_dir)):
-        listed = _listed(need.get("run_dir", ""))
-        name = os.path.relpath(row["path"], need["run_dir"]) if listed and need.get("run_dir") else ""
-        if name in listed and listed[name] != row["sha256"]:
-            return row["input"]
-    return None
-
-
-def _needs(run_dir: str) -> List[NeedRecord]:
-    record = records.RUN.read_if_sound(run_dir)
-    return [need for need in (record.needs if record else None) or () if need.get("input")]
-
-
-def _listed(run_dir: str) -> Dict[str, str]:
-    manifest = records.MANIFEST.read_if_sound(run_dir) if run_dir else None
-    return {entry["name"]: entry["sha256"] for entry in manifest["files"]} if manifest else {}
