@@ -158,7 +158,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
 
     # YAML as W&B's users write it: 1e-3 is a number. It makes plain data alone.
     Plain: Any = type("Plain", (yaml.SafeLoader,), {})
-    number = re.compile(r"[-+]?(?:\d[\d_]*)(?:\.\d*)?[eE][-+]?\d+|[-+]?\.\d+(?:[eE][-+]?\d+)?")
+    number = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d*)?[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?)$")
     Plain.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
     try:
         with path.open("rb") as file:
@@ -230,8 +230,6 @@ def _parameter(
             return None
         return {"values": [value for place, value in enumerate(values) if repr(value) not in map(repr, values[:place])]}
     low, high = table.get("min"), table.get("max")
-    if drawn == "constant":
-        return {"value": table.get("value")}
     if not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in (low, high)):
         if "mu" in table and isinstance(table["mu"], (int, float)):
             reader.say(at, _("{name} isn't supported: its mean is taken", drawn or "?"))
@@ -240,7 +238,11 @@ def _parameter(
         return None
     assert isinstance(low, (int, float)) and isinstance(high, (int, float))
     if drawn == "log_uniform":
-        low, high, drawn = math.exp(low), math.exp(high), "log_uniform_values"
+        try:
+            low, high, drawn = math.exp(low), math.exp(high), "log_uniform_values"
+        except OverflowError:
+            reader.say(at, _("isn't supported and left out"))
+            return None
     drawn = drawn or ("int_uniform" if isinstance(low, int) and isinstance(high, int) else "uniform")
     if drawn not in PLAIN:
         reader.say((*at, "distribution"), _("{name} isn't supported: {other} is drawn", drawn, "uniform"))
@@ -278,7 +280,10 @@ def _command(reader: _Reader, content: Mapping[str, Any]) -> tuple[list[str], st
     given = content.get("command")
     said = [str(word) for word in given] if isinstance(given, list) else []
     if not said and isinstance(given, str):
-        said = shlex.split(given)
+        try:
+            said = shlex.split(given)
+        except ValueError as error:
+            raise UsageError(_("{path}: no YAML that can be read: {why}", str(reader.path), str(error))) from error
     if not said and not isinstance(program, str):
         raise UsageError(
             _("{path}: it names no program", str(reader.path)), hint=_("write it there: program: train.py")

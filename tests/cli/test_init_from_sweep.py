@@ -120,6 +120,22 @@ def test_a_grid_has_values(tmp_path: Path) -> None:
     assert remarks == ["line 5: parameters.b: a grid needs values: its ends and its middle are taken"]
 
 
+def test_words_that_only_begin_like_numbers_are_words(tmp_path: Path) -> None:
+    text = "program: t.py\nmethod: grid\nparameters:\n  commit: {values: [7e3fab, 2e4-run, .5x, run]}\n"
+    study, _remarks = made(tmp_path, text)
+    assert study.sweep is not None and study.sweep.parameters["commit"].values == ("7e3fab", "2e4-run", ".5x", "run")
+
+
+def test_a_parameter_that_nobody_can_draw_is_left_out(tmp_path: Path) -> None:
+    text = "program: t.py\nparameters:\n  a: {min: 1, max: 3}\n  b: {distribution: constant}\n"
+    study, remarks = made(tmp_path, text + "  c: {distribution: log_uniform, min: 1, max: 1000}\n")
+    assert study.sweep is not None and [*study.sweep.parameters] == ["a"]
+    assert {
+        "line 4: parameters.b: isn't supported and left out",
+        "line 5: parameters.c: isn't supported and left out",
+    } <= {*remarks}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -131,8 +147,9 @@ def test_a_grid_has_values(tmp_path: Path) -> None:
         ("a: &a [1]\nb: [*a, *a]\nparameters: {}", "names with"),
         ("[" * 5000, "no YAML"),
         ("x: '" + "y" * 2_000_000 + "'", "too large"),
+        ("parameters: {a: {values: [1, 2]}}\ncommand: python 't.py", "No closing quotation"),
     ],
-    ids=["broken", "no table", "one value each", "no program", "an object", "references", "deep", "large"],
+    ids=["broken", "no table", "one value each", "no program", "an object", "references", "deep", "large", "a quote"],
 )
 def test_what_is_no_sweep_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str) -> None:
     monkeypatch.chdir(tmp_path)
