@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from operator import mul
 
 BEFORE, NOW = (1.0, -2.0, 3.0), (1.2, -1.8, 2.9)
 """The curve of pre-training, and that of the task."""
@@ -16,13 +17,13 @@ def points(curve: tuple[float, ...], count: int, rng: random.Random) -> list[tup
     for _ in range(count):
         x = rng.uniform(-1.0, 1.0)
         powers = [x**k for k in range(len(curve))]
-        found.append((powers, sum(c * p for c, p in zip(curve, powers, strict=True)) + rng.gauss(0.0, 0.05)))
+        found.append((powers, sum(map(mul, curve, powers)) + rng.gauss(0.0, 0.05)))
     return found
 
 
 def error(weights: list[float], data: list[tuple[list[float], float]]) -> float:
     """Return the mean squared error."""
-    return sum((sum(w * p for w, p in zip(weights, powers, strict=True)) - y) ** 2 for powers, y in data) / len(data)
+    return sum((sum(map(mul, weights, powers)) - y) ** 2 for powers, y in data) / len(data)
 
 
 def main() -> None:
@@ -43,8 +44,8 @@ def main() -> None:
     steps = {"pretrain": 20 * args.steps, "tune": args.steps, "evaluate": 0}[args.stage]
     for step in range(1, steps + 1):
         ((powers, y),) = points(curve, 1, rng)
-        off = sum(w * p for w, p in zip(weights, powers, strict=True)) - y
-        weights = [w - args.lr * off * p for w, p in zip(weights, powers, strict=True)]
+        off = sum(map(mul, weights, powers)) - y
+        weights = [w - args.lr * off * powers[k] for k, w in enumerate(weights)]
         if step % 20 == 0:
             print(f"step {step}: error {error(weights, held_out):.5f}", flush=True)
     if not steps:
