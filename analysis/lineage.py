@@ -163,12 +163,13 @@ def changes(runs: Sequence[LoadedRun], home: Callable[[str, str], Path | None]) 
                 said = _("{run} began with {what}, which is a run of another configuration by now", run.name, what)
                 found.append(said)
                 continue
-            for entry in manifest["files"] if manifest is not None else ():
-                if row["path"].endswith("/" + entry["name"]) and entry["sha256"] != row["sha256"]:
-                    found.append(
-                        _(
-                            "{run} began with {what} ({before}), which is another file by now ({now})",
-                            run.name, what, row["sha256"][:12], entry["sha256"][:12],
-                        )
-                    )  # fmt: skip
+            files = {each["name"]: each["sha256"] for each in (manifest["files"] if manifest is not None else ())}
+            name = max((name for name in files if row["path"].endswith("/" + name)), key=len, default="")
+            if name and files[name] != row["sha256"]:
+                found.append(
+                    _(
+                        "{run} began with {what} ({before}), which is another file by now ({now})",
+                        run.name, what, row["sha256"][:12], files[name][:12],
+                    )
+                )  # fmt: skip
     return found

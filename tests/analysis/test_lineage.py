@@ -91,4 +91,9 @@ def test_what_has_become_another_file_since_is_named(tmp_path: Path) -> None:
     ]
     (source / "MANIFEST.json").write_text(json.dumps({"version": 1, "files": [{**entry, "sha256": "a" * 64}]}))
     assert not lineage.changes([run], lambda study, name: source)
+    row["path"] = "/there/exp_base/work/best_model.pt"
+    files = [entry, {**entry, "name": "work/best_model.pt", "sha256": "a" * 64}]
+    (mine / ".oelm" / "inputs.json").write_text(json.dumps({"version": 1, "inputs": [row]}))
+    (source / "MANIFEST.json").write_text(json.dumps({"version": 1, "files": files}))
+    assert not lineage.changes([run], lambda study, name: source), "another one has the same name"
     assert not lineage.changes([run], lambda study, name: None)
