@@ -33,7 +33,7 @@ from ..stored_run import StoredRun
 from ..study import notifying
 from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY
-from . import lineage, sent, started_over
+from . import sent, started_over
 from .decide import Again, Facts, Leave, Take, decide, has_other_code
 from .told import Told, declare
 
@@ -101,6 +101,8 @@ def submit(
         say(code.passed_over)
     max_array = site.array_limit(plan.target, answer["site"]) if answer and "site" in answer else MAX_ARRAY
     if wanted and any(run.parents for run in wanted):
+        from . import lineage  # here: it can bring files, and few runs need others
+
         plan = lineage.placed(plan, connection, store, seen, {run.name for run in wanted}, token, say)
         planned.update({run.name: run for run in plan.runs})
         wanted = [planned[run.name] for run in wanted]
