@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.agent import rundir
-from oelm_jobs.agent.host import needs
+from oelm_jobs.agent import inside, rundir
+from oelm_jobs.agent.host import launch, needs
 from oelm_jobs.agent.run.inputs import Unmet
 from oelm_jobs.agent.run_record import RunRecord
+from tests.support import make_run
 
 
 def test_a_job_that_slurm_starts_again_does_not_look_for_what_it_began_with(tmp_path: Path) -> None:
@@ -24,3 +25,14 @@ def test_a_job_that_slurm_starts_again_does_not_look_for_what_it_began_with(tmp_
         else:
             with pytest.raises(Unmet, match="a, which it needs, is not done"):
                 needs.of_ended_jobs(record, 0.0)
+
+
+def test_a_launch_that_names_no_run_as_needed_starts_none_of_its_runs(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path, "a"), make_run(tmp_path, "b")
+    script = f"touch {tmp_path}/started\n"
+    runs = [{"run_dir": run.run_dir, "token": "t1", "script": script, "gpus": 0} for run in (first, second)]
+    request = {"root": str(tmp_path), "token": "t1", "runs": [runs[0], {**runs[1], "needs": ["/etc"]}]}
+    with pytest.raises(inside.Outside, match="'/etc' is no run directory"):
+        launch.launch(request)
+    assert not launch.submission_file(tmp_path, "t1").exists()
+    assert not rundir.control(first.run_dir, rundir.CLAIM).exists()

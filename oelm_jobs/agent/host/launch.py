@@ -106,6 +106,9 @@ def launch(request: messages.LaunchRequest) -> messages.LaunchAnswer:
 def _launch(request: messages.LaunchRequest, is_there: bool) -> messages.LaunchAnswer:
     runs, queued_at = request["runs"], time.time()
     run_dirs = [inside.run_dir(run["run_dir"]) for run in runs]
+    for run in runs:  # before any is claimed: what is refused has started nothing
+        for needed in run.get("needs") or ():
+            inside.run_dir(needed)
     refused = begin(request, run_dirs, is_there, time=queued_at, runs=run_dirs)
     if refused:
         return {"answer": refused, "runs": {}}
@@ -153,7 +156,7 @@ def _claim(run: messages.LaunchRun, queued_at: float) -> Optional[keeper.Held]:
     rundir.mark_origin(run["run_dir"], run["token"])
     rundir.write_text(control / rundir.SCRIPT, run["script"], durable=False, mode=0o777)
     request = json.dumps(run.get("gpus"))
-    needs = tuple(map(inside.run_dir, run.get("needs") or ()))
+    needs = tuple(run.get("needs") or ())
     return keeper.Held(run["run_dir"], run["token"], handle, queued_at, request, run.get("after"), needs)
 
 
