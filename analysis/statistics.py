@@ -22,6 +22,8 @@ FEWEST_ROUNDS = 8
 """Correlated rounds that count as fewer independent ones decide nothing: where each has seven tenths of the one before,
 15 rounds would err in 7 % of cases where 5 % are claimed.
 """
+LEAST_TAIL = 1e-300
+"""No p value is looked for below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,17 +142,17 @@ class Welch(Estimate):
     def _weighted_tail(self, t: float) -> float:
         """Return the level whose weighted quantile is ``t``."""
         tails = [_tail(df, t) for df in self._dfs]  # it lies between them
-        if len(tails) == 1:
-            return tails[0]
+        if len(tails) == 1 or max(tails) < LEAST_TAIL:
+            return max(tails)
         from scipy import optimize, special
 
         shares = self._shares
 
         def beyond(log: float) -> float:
-            below = 1 - math.exp(log)
-            return float(sum(share * special.stdtrit(df, below) for share, df in shares)) - t
+            tail = math.exp(log)  # and not 1 − tail, which is 1 of a tail below 1e-16
+            return -float(sum(share * special.stdtrit(df, tail) for share, df in shares)) - t
 
-        low, high = math.log(max(min(tails), 1e-300)), math.log(max(tails))
+        low, high = math.log(max(min(tails), LEAST_TAIL)), math.log(max(tails))
         return math.exp(optimize.brentq(beyond, low - 1e-9, high + 1e-9, xtol=1e-9))
 
 

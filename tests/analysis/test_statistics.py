@@ -192,6 +192,16 @@ def test_critical_values_of_unequal_counts_are_the_inverse_of_their_tails(
         assert min(tails) <= estimate.tail(2.0) <= max(tails)
 
 
+@pytest.mark.parametrize(("first", "second"), [(3, 4), (6, 8), (10, 12), (31, 40)])
+@pytest.mark.parametrize("gap", [1e1, 1e3, 1e6, 1e12])
+def test_a_difference_of_unequal_counts_may_be_as_sure_as_can_be(first: int, second: int, gap: float) -> None:
+    a, b = ([0.01 * (i % 3) for i in range(count)] for count in (first, second))
+    found = statistics.welch([gap + value for value in a], b)
+    t = found.mean / found.standard_error
+    tails = [float(stats.t.sf(t, count - 1)) for count in (first, second)]
+    assert min(tails) * 0.999 <= found.p_above(0.0) <= max(tails) * 1.001
+
+
 def test_the_order_of_rounds_tells_how_many_are_independent() -> None:
     rng = np.random.default_rng(29)
     assert np.mean([statistics.independent_share(rng.normal(0, 1, 41).tolist()) for _ in range(200)]) > 0.85
