@@ -190,9 +190,15 @@ def _tables(parts: Mapping[str, Report]) -> list[Table]:
 
 
 def _joined(parts: Mapping[str, Table]) -> Table:
-    """Return the rows of all blocks in one table, each with its block in its name."""
+    """Return the rows of all blocks in one table, each with its block in its name. The comparison has a row for each
+    group and block in any case, as the report has groups.
+    """
     first, *others = parts.values()
-    if others and all((other.columns, other.rows) == (first.columns, first.rows) for other in others):
+    if (
+        others
+        and first.key != "comparison"
+        and all((other.columns, other.rows) == (first.columns, first.rows) for other in others)
+    ):
         return first
     columns = {each.key: each for table in parts.values() for each in table.columns}
     name, *rest = columns.values()

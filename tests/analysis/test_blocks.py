@@ -10,7 +10,7 @@ import pytest
 from oelm_jobs.analysis import figures, power
 from oelm_jobs.analysis.audit import lock
 from oelm_jobs.analysis.blocks import build
-from oelm_jobs.analysis.output import writing
+from oelm_jobs.analysis.output import results, writing
 from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 from oelm_jobs.analysis.report import Report
@@ -155,6 +155,14 @@ def test_tables_and_json_name_the_block_of_each_row(study: Study, runs: list[Loa
     ]
     for form in ("markdown", "latex", "html", "csv"):
         assert "novels" in writing.show(report, form, "en", synthetic.START), form
+
+
+def test_the_summary_has_a_line_for_each_group_and_block_also_where_nothing_tells_them_apart(
+    study: Study, runs: list[LoadedRun]
+) -> None:
+    for there in ([], runs):
+        found = results.summary(build(study, there), "en", synthetic.START)
+        assert len(found["groups"]) == 4
 
 
 def test_power_is_that_of_each_blocks_test_and_of_the_mean(study: Study, runs: list[LoadedRun]) -> None:
