@@ -17,7 +17,7 @@ from oelm_jobs.programs import built_in
 from oelm_jobs.spec.sweep import Parameter
 
 from .. import sweeps, wording
-from ..judging.verdicts import OUTCOMES
+from ..judging.verdicts import OUTCOMES, Verdict
 from ..printed import date, say
 from ..reading.loaded_run import LoadedRun
 from ..report import Report
@@ -25,7 +25,7 @@ from ..statistics import mean_sd
 
 CHECKLISTS = ("neurips", "arr")
 TODO = "[TODO: {}]"
-OF_DATA = ("train_sha256", "val_sha256", "train_tokens", "val_tokens")
+OF_DATA = ("train_sha256", "val_sha256", "test_sha256", "train_tokens", "val_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,20 @@ class Known:
     """All runs of the study, those of tuning and those that failed among them."""
     lost: Sequence[tuple[str, float | None]]
     """What the ledger has besides: what became of a run (``forgotten``, ``rerun``), and its GPU-hours."""
+
+    @property
+    def parts(self) -> Sequence[Report]:
+        """The reports of the blocks, where there are some: groups and what verdicts rest on are theirs."""
+        return [*self.report.parts.values()] or [self.report]
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        """Those of the report, each with what the blocks show behind it."""
+        return [each for verdict in self.report.verdicts for each in (verdict, *verdict.blocks)]
+
+    def group(self, name: str) -> Sequence[LoadedRun]:
+        """Return the runs of a group, over all blocks."""
+        return [run for part in self.parts for run in part.groups.get(name, ())]
 
 
 Facts = Callable[[Known], Iterable[str]]
@@ -113,6 +127,9 @@ def _settings(known: Known) -> Iterable[str]:
     for name, group in study.groups.items():
         own = ", ".join(_code(f"{key}={value}") for key, value in group.values.items()) or "nothing besides"
         yield f"{_plain(known.report.labels.get(name) or name)}: {own}"
+    for name, block in study.blocks.items():
+        own = ", ".join(_code(f"{key}={value}") for key, value in block.settings.items()) or "nothing besides its data"
+        yield f"Block {_plain(name)}: {own}"
     for key, reason in study.declared.items():
         yield f"Unequal on purpose: {_code(key)} ({_plain(reason)})"
     if study.program is not None:
@@ -120,14 +137,7 @@ def _settings(known: Known) -> Iterable[str]:
 
 
 def _data(known: Known) -> Iterable[str]:
-    found = {
-        tuple(
-            (key, run.data[key])
-            for key in ("train_sha256", "val_sha256", "train_tokens", "val_tokens")
-            if run.data.get(key)
-        )
-        for run in known.runs
-    }
+    found = {tuple((key, run.data[key]) for key in OF_DATA if run.data.get(key)) for run in known.runs}
     for each in sorted(found - {()}):
         yield "Data: " + ", ".join(f"{key.replace('_', ' ')} {_code(str(value)[:16])}" for key, value in each)
     if not found - {()}:
@@ -184,11 +194,12 @@ def _selection(known: Known) -> Iterable[str]:
 
 
 def _errors(known: Known) -> Iterable[str]:
-    for verdict in known.report.verdicts:
+    for verdict in known.verdicts:
         words = wording.interval_words(verdict)
         if words is not None:
-            yield f"{verdict.hypothesis.id}: {_plain(words)}"
-    if not any(wording.interval_words(verdict) for verdict in known.report.verdicts):
+            block = f", {_plain(verdict.block)}" if verdict.block else ""
+            yield f"{verdict.hypothesis.id}{block}: {_plain(words)}"
+    if not any(wording.interval_words(verdict) for verdict in known.verdicts):
         yield TODO.format("error bars: no interval could be computed, which takes two seeds or more")
     for remark in wording.level_remarks(known.report):
         yield _plain(remark)
@@ -197,14 +208,13 @@ def _errors(known: Known) -> Iterable[str]:
         "otherwise); ± in tables is the standard deviation over seeds, not the standard error."
     )
     if known.report.study.program is None:
-        yield "They capture what the seed changes: initial weights, dropout and data order."
+        is_fixed = known.report.study.settings.get("data_seed") is not None
+        order = " and dropout; data_seed fixes the data's order" if is_fixed else ", dropout and data order"
+        yield f"They capture what the seed changes: initial weights{order}."
     else:
         yield TODO.format("what the seed changes in the program, and what else varied over runs")
-    seeds = {
-        name: sorted({run.seed for run in runs if run.seed is not None}) for name, runs in known.report.groups.items()
-    }
     for name in known.report.study.groups:
-        own = ", ".join(map(str, seeds.get(name, ()))) or "none"
+        own = ", ".join(map(str, sorted({run.seed for run in known.group(name) if run.seed is not None}))) or "none"
         yield f"Seeds of {_plain(known.report.labels.get(name) or name)}: {own}"
 
 
@@ -249,7 +259,7 @@ def _count(known: Known) -> Iterable[str]:
     states = Counter(run.status for run in known.runs)
     listed = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     yield f"Runs: {len(known.runs)} ({listed or 'none'})"
-    own = {run.name for runs in known.report.deciding.values() for run in runs}
+    own = {run.name for part in known.parts for runs in part.deciding.values() for run in runs}
     searched = sum(len(one.results) + one.failed for one in known.report.swept)
     yield f"Of these {len(own)} are what verdicts rest on, {searched} a search"
     for event, count in sorted(Counter(event for event, _hours in known.lost).items()):
@@ -258,7 +268,7 @@ def _count(known: Known) -> Iterable[str]:
 
 def _parameters(known: Known) -> Iterable[str]:
     for name in known.report.study.groups:
-        counts = next((run.parameters for run in known.report.groups.get(name, ()) if run.parameters.total), None)
+        counts = next((run.parameters for run in known.group(name) if run.parameters.total), None)
         if counts is not None:
             trained = f", of which {counts.trainable:,} are trained" if counts.trainable is not None else ""
             yield f"{_plain(known.report.labels.get(name) or name)}: {counts.total:,} parameters{trained}"

@@ -10,7 +10,7 @@ import pytest
 from oelm_jobs.analysis import figures, power
 from oelm_jobs.analysis.audit import lock
 from oelm_jobs.analysis.blocks import build
-from oelm_jobs.analysis.output import results, writing
+from oelm_jobs.analysis.output import checklist, results, writing
 from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 from oelm_jobs.analysis.report import Report
@@ -163,6 +163,22 @@ def test_the_summary_has_a_line_for_each_group_and_block_also_where_nothing_tell
     for there in ([], runs):
         found = results.summary(build(study, there), "en", synthetic.START)
         assert len(found["groups"]) == 4
+
+
+def test_a_checklist_tells_of_the_runs_intervals_and_settings_of_each_block(
+    study: Study, runs: list[LoadedRun]
+) -> None:
+    known = checklist.Known(report=build(study, runs), runs=runs, lost=[])
+    said = checklist.as_markdown(known, "neurips", 0.0) + checklist.as_markdown(known, "arr", 0.0)
+    for line in (
+        "Of these 12 are what verdicts rest on",
+        "Seeds of Group A: GPT-Base: 42, 43, 44",
+        "H1, stories: 95 % interval",
+        "Block stories: `data_path=stories.bin`, `max_steps=600`",
+        "Group C: OELM-Freeze: 879,616 parameters",
+    ):
+        assert line in said, line
+    assert "no interval could be computed" not in said and "no record has them" not in said
 
 
 def test_power_is_that_of_each_blocks_test_and_of_the_mean(study: Study, runs: list[LoadedRun]) -> None:

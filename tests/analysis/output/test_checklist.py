@@ -74,6 +74,14 @@ def test_the_arr_items_are_filled_from_the_records(known: checklist.Known) -> No
     assert "torch 2.13.0" in found["C4"] and "log_uniform_values" in found["C2"]
 
 
+def test_data_in_an_order_of_their_own_are_nothing_that_the_seed_changes(known: checklist.Known) -> None:
+    assert "dropout and data order" in items(checklist.as_markdown(known, "neurips", 0.0))["7"]
+    whole = known.report.study
+    fixed = replace(known.report, study=replace(whole, settings={**whole.settings, "data_seed": 1}))
+    found = items(checklist.as_markdown(replace(known, report=fixed), "neurips", 0.0))["7"]
+    assert "weights and dropout; data_seed fixes" in found and "dropout and data order" not in found
+
+
 @pytest.mark.parametrize("which", checklist.CHECKLISTS)
 def test_what_no_record_knows_is_marked(which: str, tmp_path: Path) -> None:
     nothing = checklist.Known(report=build(study(), []), runs=[], lost=[])
