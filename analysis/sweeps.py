@@ -182,11 +182,14 @@ def _by_key(study: Study, found: Sequence[Combination], labels: Mapping[str, str
     """Return a table of the swept settings' values: the best combination with each, by group."""
     rows = []
     for key in found[0].values:
-        for _place, word in sorted({order(one.values[key]) for one in found}):
+        places, by_value = set(), dict[tuple[str, str], list[Combination]]()
+        for one in found:
+            places.add(order(one.values[key]))
+            by_value.setdefault((one.group, text_of(one.values[key])), []).append(one)
+        for _place, word in sorted(places):
             cells = []
             for group in study.groups:
-                of_value = [one for one in found if one.group == group and text_of(one.values[key]) == word]
-                chosen = best(of_value, goals).get(group)
+                chosen = best(by_value.get((group, word), ()), goals).get(group)
                 cells.append(Cell(*mean_sd(chosen.results)) if chosen else tables.EMPTY)
             rows.append((Cell(key), Cell(word), *cells))
     result = metric(goals)
