@@ -55,6 +55,15 @@ def not_kept(estimate: statistics.Estimate, alpha: float) -> Sentence:
         )
     assert isinstance(estimate, statistics.Welch)  # what else keeps every level
     counts = [df + 1 for _part, df in estimate.parts]
+    if estimate.method == "combined":
+        return _(
+            "{fewer} seeds beside {more}, with no two in common over the blocks, hold no error of {error}: {needed} "
+            "seeds of each group in each block would",
+            min(counts),
+            max(counts),
+            f"{100 * alpha:.3g} %",
+            FEWEST_SEEDS,
+        )
     return _(
         "{fewer} seeds in one group and {more} in the other, unpaired, hold no error of {error}: {needed} seeds in each"
         " group would",

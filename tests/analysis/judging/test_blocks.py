@@ -150,6 +150,18 @@ def test_blocks_without_common_seeds_have_their_variances_combined() -> None:
     assert both.df == pytest.approx(sum(parts) ** 2 / sum(part**2 / 2 for part in parts))
 
 
+def test_too_few_seeds_in_a_block_whose_seeds_are_others_are_told_as_that() -> None:
+    family = [replace(MEAN, id=f"H{number}") for number in range(3)]
+    blocks = {"x": within("x", [0.01, 0.012]), "y": within("y", [0.02, 0.021, 0.019, 0.02], first=11)}
+    blocks = {name: replace(each, around={h.id: each.around["H"] for h in family}) for name, each in blocks.items()}
+    found = judge(family, blocks)[0]
+    assert found.outcome == "undecidable"
+    assert str(found.reason) == (
+        "2 seeds beside 4, with no two in common over the blocks, hold no error of 1.67 %: 3 seeds of each group in "
+        "each block would"
+    )
+
+
 def test_all_claims_hold_together_over_blocks_as_without() -> None:
     names = [f"H{number}" for number in range(4)]
     blocks = {name: within(name, [0.02, 0.03, 0.025]) for name in ("x", "y")}
