@@ -9,7 +9,7 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis
 
 from .. import statistics
-from .evidence import LOSS_METRICS, Evidence
+from .evidence import LOSS_METRICS, TEST_METRICS, Evidence
 
 SPREADS_FROM_ZERO = 5
 """Of a mean that lies fewer standard deviations above zero no ratio is made: its logarithm is no longer nearly normal,
@@ -25,7 +25,8 @@ def near_zero(hypothesis: Hypothesis, evidence: Evidence) -> Sentence | None:
 
     PPL, speeds and hours are no matter: their logarithms are what is nearly normal.
     """
-    if not hypothesis.is_told and not (hypothesis.metric in LOSS_METRICS and hypothesis.metric.endswith("loss")):
+    losses = [metric for metric in (*LOSS_METRICS, *TEST_METRICS) if metric.endswith("loss")]
+    if not hypothesis.is_told and hypothesis.metric not in losses:
         return None
     for name, arm in ((hypothesis.group, evidence.group), (hypothesis.against, evidence.against)):
         raw = [value.raw for value in arm]

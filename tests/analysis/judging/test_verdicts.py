@@ -99,6 +99,9 @@ def test_values_near_zero_beside_their_spread_have_no_ratio_and_the_verdict_says
     found = verdict(h, [0.2, 0.3, 0.4], [0.3, 0.31, 0.29])
     assert found.outcome == "undecidable" and "3.0 standard deviations above zero" in str(found.reason)
     assert 'compare it with scale = "difference"' in str(found.reason)
+    tested = {name: [replace(run(name, i, x), test=Point(step=400, loss=x, full=True)) for i, x in enumerate(losses)]
+              for name, losses in (("b", [0.2, 0.3, 0.4]), ("a", [0.3, 0.31, 0.29]))}  # fmt: skip
+    assert judge([replace(h, metric="final_test_loss")], tested, {})[0].outcome == "undecidable"
     assert verdict(replace(h, scale="difference"), [0.2, 0.3, 0.4], [0.3, 0.31, 0.29]).outcome == "inconclusive"
     assert verdict(H4, [0.2, 0.3, 0.4], [0.3, 0.31, 0.29]).outcome == "inconclusive", "PPL is compared by its logarithm"
 
