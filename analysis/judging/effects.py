@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 from .. import statistics
+from . import limits
+from .evidence import Evidence
 from .scales import RATIO, Scale, scale_of
 from .verdicts import PAIRED, TRIAL, WELCH, Verdict
 
@@ -33,6 +35,8 @@ def effect(verdict: Verdict, scale: Scale) -> Effect:
     a, b = ([scale.linear(raw) for raw in arm] for arm in arms)
     seen = scale.told(math.fsum(a) / len(a) - math.fsum(b) / len(b))
     if verdict.method not in (PAIRED, WELCH) or verdict.interval is None or verdict.level is None:
+        return Effect(estimate=seen)
+    if scale is RATIO and limits.near_zero(verdict.hypothesis, Evidence(group=verdict.group, against=verdict.against)):
         return Effect(estimate=seen)
     is_paired = verdict.method == PAIRED
     found = statistics.paired([x - y for x, y in zip(a, b, strict=True)]) if is_paired else statistics.welch(a, b)

@@ -153,6 +153,10 @@ def test_an_effect_has_both_scales_at_one_level() -> None:
     assert diverged == effects.Effect()
     below = replace(H4, metric="final_val_loss", scale="difference")
     assert effects.effect(verdict(below, [-1.0, -2.0], [1.0, 2.0]), scales.RATIO) == effects.Effect()
+    near = verdict(below, [0.2, 0.3, 0.4], [0.3, 0.31, 0.29])
+    assert near.interval is not None and near.level is not None
+    ratio = effects.effect(near, scales.RATIO)
+    assert ratio.estimate is not None and (ratio.interval, ratio.sd) == (None, None), "no level holds for it"
 
 
 def test_pairing_takes_out_what_seeds_have_in_common() -> None:
