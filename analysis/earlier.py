@@ -58,6 +58,20 @@ class Earlier:
         return f"{self.entry.metric} {shown}" if self.entry.metric else shown
 
 
+def entries(project: Path, study: Study, current: Mapping[str, str], runs: Sequence[LoadedRun] = ()) -> list[Entry]:
+    """Return the lines of a study's ledger about runs that were started over or forgotten, the oldest first.
+
+    Args:
+        current: Token of each run that the index knows, by name: what was to start over and did not is no earlier run.
+        runs: The study's runs, whose records say that where the index doesn't.
+    """
+    found = [
+        one for one in ledger.read(project, study.name)
+        if one.event == ledger.FORGOTTEN or (one.event == ledger.RERUN and not _goes_on(one, current, runs))
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: one.time)
+
+
 def load(
     project: Path,
     study: Study,
@@ -70,16 +84,15 @@ def load(
     """Return the runs that a study's ledger tells of, the oldest first.
 
     Args:
-        current: Token of each run that the index knows, by name: what was to start over and did not is no earlier run.
-        runs: The study's runs, whose records say that where the index doesn't.
+        current: As for ``entries``.
+        runs: As for ``entries``.
         now: Unix seconds.
         is_bundled: The project is a bundle's folder: what lies elsewhere on this machine is none of it.
     """
-    entries = [one for one in ledger.read(project, study.name) if one.event in (ledger.FORGOTTEN, ledger.RERUN)]
     groups, first = tuple(study.groups), study.seeds[0] if study.seeds else None
     found = []
-    for entry in sorted(entries, key=lambda one: one.time):
-        if entry.group not in groups or (entry.event == ledger.RERUN and _goes_on(entry, current, runs)):
+    for entry in entries(project, study, current, runs):
+        if entry.group not in groups:
             continue
         path = next(_places(project, study, entry, is_bundled=is_bundled), None)
         run = run_directory.load(path, now=now, groups=groups, first_seed=first) if path is not None else None

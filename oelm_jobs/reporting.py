@@ -128,7 +128,9 @@ class StudyReport:
 
     def _thrown_away(self) -> list[ledger.Entry]:
         """Return what the study's ledger says of runs that were forgotten or started over."""
-        return ledger.read(self.project, self.study.name) if self.project is not None and not self.folders else []
+        if self.project is None or self.folders:
+            return []
+        return earlier.entries(self.project, self.study, _tokens(self.project, self.study), self.runs)
 
     @cached_property
     def _settled(self) -> Settled:
@@ -190,8 +192,7 @@ class StudyReport:
 
     def show_checklist(self, which: str) -> str:
         """Return a conference's checklist (``neurips``, ``arr``) as Markdown, filled where records say it."""
-        entries = ledger.read(self.project, self.study.name) if self.project is not None and not self.folders else []
-        lost = [(entry.event, entry.gpu_hours) for entry in entries]
+        lost = [(entry.event, entry.gpu_hours) for entry in self._thrown_away()]
         known = checklist.Known(report=self.report, runs=self.runs, lost=lost)
         with self._told():
             return checklist.as_markdown(known, which, self.made_at)

@@ -117,6 +117,8 @@ def test_what_was_to_start_over_and_did_not_is_no_earlier_run(
         mine.submit(mine.plan("tiny", groups=["gpt_base"]), "rerun")
     shown = report(oelm)
     assert "ran twice" not in told(shown) and compute(shown) == {"finished, judged": 1, "all": 1}
+    checklist = oelm("report", "--study", "tiny", "--checklist", "neurips").stdout
+    assert "Runs: 1 (1 DONE)" in checklist and "in the ledger" not in checklist
 
 
 def test_a_ledger_that_cannot_be_written_keeps_the_run_from_starting_over(oelm: Oelm, project: Path, run: Run) -> None:
