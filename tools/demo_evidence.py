@@ -32,7 +32,7 @@ def main(venv: Path) -> int:
     for folder in ("jobs", "data"):
         (place / folder).mkdir(parents=True)
     for study in STUDIES:
-        shutil.copy(REPOSITORY / "jobs" / "examples" / f"{study}.toml", place / "jobs")
+        shutil.copy(REPOSITORY / "jobs" / "examples" / "evidence" / f"{study}.toml", place / "jobs")
     environment = {**os.environ, "OELM_STATE_DIR": str(place / "state"), "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{venv / 'bin'}:{environment['PATH']}"
 

@@ -52,6 +52,22 @@ def sound(run_dir: Path) -> dict[str, dict[str, Any]]:
             "metrics": {"acc": 0.5, "val_loss": "nan"},
         },
         rundir.OUTCOME: {"attempt": "t-1", "status": "completed", "reason": ""},
+        rundir.INPUTS: {
+            "version": 1,
+            "inputs": [
+                {
+                    "input": "init",
+                    "study": "s",
+                    "run": "a",
+                    "artifact": "best",
+                    "fingerprint": "f",
+                    "path": "/p/a.pt",
+                    "sha256": "0" * 64,
+                    "size": 7,
+                    "time": 1.0,
+                }
+            ],
+        },
         rundir.MANIFEST: {"files": [{"name": "training.log", "size": 7, "sha256": "0" * 64}]},
     }
 

@@ -63,7 +63,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ledger.append(folder, "s", [ledger.Entry(
         time=1.7e9, study="s", run="gpt_base-s44", group="gpt_base", seed=44, tag="", fingerprint="", token="t",
         target=TARGET, run_dir=f"{HOME}/models/checkpoints/s/exp_gpt_base-s44", state="DONE", reason="", metric="loss",
-        value=3.0, step=400, gpu_hours=1.0, why=f"{PERSON} wanted it", files="none",
+        value=3.0, has_result=True, step=400, gpu_hours=1.0, why=f"{PERSON} wanted it", files="none",
     )])  # fmt: skip
     Project(folder, say=lambda text: None).lock("s")
     git(folder, "init", "-q")

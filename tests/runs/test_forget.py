@@ -144,7 +144,9 @@ def test_a_run_that_is_submitted_again_meanwhile_stays(project: Path, done: Path
         found = mine.forget("gpt_base", confirm=submit_again)
         assert not found.done and [run.state for run in mine.runs()] == [State.DONE]
         assert any("gpt_base was submitted again meanwhile; what it had made is in" in text for text in said)
-    assert lines(project) == []
+    assert [line["event"] for line in lines(project)] == ["rerun", "rerun"], (
+        "it started over, and nothing was forgotten"
+    )
 
 
 def test_a_run_whose_submission_has_no_answer_is_not_forgotten(project: Path, done: Path) -> None:
