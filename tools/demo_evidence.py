@@ -27,13 +27,14 @@ MANUAL = "from pydoc_data.topics import topics; print('\\n\\n'.join(topics[name]
 
 def main(venv: Path) -> int:
     """Run it; return the exit code."""
-    place = REPOSITORY / "build" / "demo-evidence"
-    shutil.rmtree(place, ignore_errors=True)
+    beside = REPOSITORY / "build" / "demo-evidence"
+    place = beside / "project"
+    shutil.rmtree(beside, ignore_errors=True)
     for folder in ("jobs", "data"):
         (place / folder).mkdir(parents=True)
     for study in STUDIES:
         shutil.copy(REPOSITORY / "jobs" / "examples" / "evidence" / f"{study}.toml", place / "jobs")
-    environment = {**os.environ, "OELM_STATE_DIR": str(place / "state"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OELM_STATE_DIR": str(beside / "state"), "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{venv / 'bin'}:{environment['PATH']}"
 
     def do(command: str) -> None:

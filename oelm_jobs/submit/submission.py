@@ -21,6 +21,7 @@ from ..checks import preflight, site
 from ..code import listings, snapshot
 from ..connections import AGENT_FOLDER, Connection
 from ..errors import CodeGone, LocalError, UnknownAnswer
+from ..programs import built_in, description
 from ..runs import moving
 from ..runs.locations import where_they_lie
 from ..runs.observe import NOT_SUBMITTED, SENDING, Scope, refresh
@@ -170,7 +171,9 @@ def lock_of(plan: Plan) -> str:
 
     # The file's, since the study of a plan may be one that a command has changed.
     study = read_study(plan.study.path) if plan.study.path.is_file() else plan.study
-    return locks.in_force(plan.project, study, plan.data_hash)
+    # What confirms a choice is measured on a test file besides, of which the lock of the trials knows nothing.
+    has_test = study.is_tuning and built_in.TEST_DATA in description.of(plan.study).data(plan.study)
+    return locks.in_force(plan.project, study, "" if has_test else plan.data_hash)
 
 
 def _forgotten_there(plan: Plan) -> frozenset[tuple[str, str]]:
