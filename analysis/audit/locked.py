@@ -71,8 +71,8 @@ def account(locks: Locks, study: Study, runs: Sequence[LoadedRun]) -> Account:
         what = _("hypotheses, seeds and configuration were not locked, or others were, when {runs} were queued",
                  few([run.name for run in late]))  # fmt: skip
         faults.append(what)
-    else:
-        lines.append(_rest_said(judged, is_confirming=is_swept))
+    elif study.is_tuning or not trials:
+        lines.append(_rest_said(judged, is_confirming=study.is_tuning))
     faults += [*_strange(locks, begun), *_other_code(binding, judged)]
     return Account(
         binding=binding,
@@ -85,8 +85,8 @@ def account(locks: Locks, study: Study, runs: Sequence[LoadedRun]) -> Account:
 
 
 def is_judged(study: Study, run: LoadedRun) -> bool:
-    """Tell whether verdicts rest on a run: of a sweep on one that confirms what was chosen."""
-    return of_tag(study, run.tag)[1] == (CONFIRM if study.sweep is not None else "")
+    """Tell whether verdicts rest on a run: of a study that tunes on one that confirms what was chosen."""
+    return of_tag(study, run.tag)[1] == (CONFIRM if study.is_tuning else "")
 
 
 def _short(lock: Lock) -> str:

@@ -20,8 +20,8 @@ from oelm_jobs.spec.sweep import Parameter, Sweep
 from .. import synthetic
 
 STUDY = synthetic.study(seeds=(42, 43))
-SWEPT = replace(STUDY, sweep=Sweep(parameters={"max_lr": Parameter(values=(1e-3, 3e-4))}))
-WIDER = replace(STUDY, sweep=Sweep(parameters={"max_lr": Parameter(values=(1e-3, 3e-4, 1e-4))}))
+SWEPT = replace(STUDY, sweep=Sweep(parameters={"max_lr": Parameter(values=(1e-3, 3e-4))}), tuned=("max_lr",))
+WIDER = replace(SWEPT, sweep=Sweep(parameters={"max_lr": Parameter(values=(1e-3, 3e-4, 1e-4))}))
 EASIER = replace(STUDY, hypotheses=(STUDY.hypotheses[0], replace(STUDY.hypotheses[1], bounds=(0.15,))))
 BEFORE = synthetic.START - 3600
 
@@ -99,6 +99,18 @@ def test_verdicts_are_held_to_the_lock_of_the_first_run_that_they_rest_on(runs: 
     assert "after oelm_no_freeze, " in deviations and "hypotheses.H2.bounds was [0.05] and is [0.15]" in deviations
     shown = plain_text.as_text(made, "en", 0.0)
     assert "The rules were locked on" in shown and "Deviations from the locked plan" in shown
+
+
+def test_verdicts_of_a_study_whose_sweep_tunes_nothing_rest_on_the_runs_beside_it(runs: list[LoadedRun]) -> None:
+    asked = replace(STUDY, sweep=SWEPT.sweep)
+    known = locked(asked)
+    swept = under([replace(run, tag="max_lr0.001") for run in runs], known.newest.sha256)
+    found = account(known, asked, [*runs, *swept])
+    assert (found.search_first, found.rest_first) == (True, False)
+    assert "hypotheses, seeds and configuration were not locked" in said(found)[1]
+    for there in (swept, [*swept, *under(runs, known.newest.sha256)]):
+        shows, wrong = said(account(known, asked, there))
+        assert "confirm" not in shows and "No run has begun" not in shows and wrong == ""
 
 
 def test_a_lock_that_was_changed_before_anything_ran_binds_as_it_is(runs: list[LoadedRun]) -> None:
