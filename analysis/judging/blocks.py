@@ -42,9 +42,9 @@ from .verdicts import (
     estimated,
     exact,
     has_spread,
-    least_errors,
     point,
     tested,
+    to_test,
 )  # fmt: skip
 
 DECIDES = (REFUTED, VOID, UNDECIDABLE, NO_DATA, NOT_MET, INCONCLUSIVE, MET, SUPPORTED)
@@ -115,10 +115,9 @@ def _draft(h: Hypothesis, blocks: Mapping[str, Within]) -> _Draft:
     )
     if h.holds == MEAN:
         over_all, estimate = _of_mean(base, parts)
-        errors = least_errors(over_all, estimate) if estimate is not None else None
-        over_all = replace(over_all, p_supported=errors[0], p_refuted=errors[1]) if errors is not None else over_all
+        errors = _errors(over_all) if estimate is not None else None
         return _Draft(over_all=over_all, estimate=estimate, blocks=parts, p_values=errors)
-    errors_within = [least_errors(verdict, estimate) for verdict, estimate in parts if estimate is not None]
+    errors_within = [_errors(verdict) for verdict, estimate in parts if estimate is not None]
     p_values = None
     if errors_within:
         may_hold = all(estimate is not None or verdict.outcome == SUPPORTED for verdict, estimate in parts)
@@ -126,6 +125,11 @@ def _draft(h: Hypothesis, blocks: Mapping[str, Within]) -> _Draft:
         p_refuted = min(1.0, len(parts) * min(refuted for _supported, refuted in errors_within))
         p_values = p_supported, p_refuted
     return _Draft(over_all=replace(base, method=EACH), estimate=None, blocks=parts, p_values=p_values)
+
+
+def _errors(verdict: Verdict) -> tuple[float, float]:
+    """Return the p values of what is to be tested: of the claim and of its opposite."""
+    return verdict.p_supported or 0.0, verdict.p_refuted or 0.0
 
 
 def _shared(several: Sequence[Sequence[Sentence]]) -> tuple[Sentence, ...]:
@@ -192,7 +196,7 @@ def _of_mean(
         base = replace(base, notes=(*base.notes, note))
     if estimate is None or not has_spread(estimate, scale, (*base.group, *base.against)):
         return point(base), None
-    return replace(estimated(base, scale.told(estimate.mean)), method=method), estimate
+    return to_test(replace(estimated(base, scale.told(estimate.mean)), method=method), estimate), estimate
 
 
 def _sample(

@@ -155,7 +155,7 @@ def draft(
     if around.undecidable:
         return replace(base, outcome=UNDECIDABLE, method=POINT, reason=around.undecidable), None
     if trial is not None:
-        return _to_test(replace(base, method=TRIAL), trial), trial
+        return to_test(replace(base, method=TRIAL), trial), trial
     if hypothesis.metric in COUNT_METRICS and not hypothesis.is_told:
         return exact(base), None
     scale = scale_of(hypothesis)
@@ -177,7 +177,7 @@ def draft(
     else:
         base, estimate = replace(base, method=WELCH), statistics.welch(a, b)
     if has_spread(estimate, scale, (*base.group, *base.against)):
-        return _to_test(base, estimate), estimate
+        return to_test(base, estimate), estimate
     note = _(
         "{count} seeds gave the same result to the last digit: copies, or a seed without effect; taken as one seed",
         estimate.count,
@@ -190,15 +190,11 @@ def has_spread(estimate: statistics.Estimate, scale: Scale, values: Sequence[Val
     return estimate.sd > 1e-12 * (1 if scale is RATIO else max(abs(value.raw) for value in values))
 
 
-def least_errors(verdict: Verdict, estimate: statistics.Estimate) -> tuple[float, float]:
-    """Return at which errors an estimate supports and refutes a claim: its p values."""
-    low, high = scale_of(verdict.hypothesis).margins(verdict.region)
-    return max(estimate.p_inside(low, high), estimate.least), max(estimate.p_outside(low, high), estimate.least)
-
-
-def _to_test(base: Verdict, estimate: statistics.Estimate) -> Verdict:
-    p_supported, p_refuted = least_errors(base, estimate)
-    return replace(base, p_supported=p_supported, p_refuted=p_refuted)
+def to_test(base: Verdict, estimate: statistics.Estimate) -> Verdict:
+    """Return what is to be tested with the errors at which the estimate supports and refutes it: its p values."""
+    low, high = scale_of(base.hypothesis).margins(base.region)
+    p_supported, p_refuted = estimate.p_inside(low, high), estimate.p_outside(low, high)
+    return replace(base, p_supported=max(p_supported, estimate.least), p_refuted=max(p_refuted, estimate.least))
 
 
 def exact(base: Verdict) -> Verdict:
