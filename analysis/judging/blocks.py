@@ -189,7 +189,9 @@ def _of_mean(
     note = _("the mean over the blocks, each with the same weight, is a claim about these data sets alone")
     base = replace(base, notes=(*base.notes, note))
     if not all(math.isfinite(scale.linear(value.raw)) for value in (*base.group, *base.against)):
-        return point(base), None
+        found, is_refuted = point(base), any(verdict.outcome == REFUTED for verdict, _estimate in parts)
+        # What diverged in a block of one seed refutes nothing there, and nothing over all.
+        return replace(found, outcome=NOT_MET) if found.outcome == REFUTED and not is_refuted else found, None
     method, estimate, left_out = _sample(parts, scale)
     if left_out:
         note = _("seeds {seeds} are not in every block, and left out of the mean", left_out)

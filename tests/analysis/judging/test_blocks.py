@@ -90,6 +90,9 @@ def test_with_one_seed_in_a_block_the_claim_is_met_or_not_and_no_more() -> None:
     assert verdict(MEAN, {"x": [0.0], "y": [0.08]}).outcome == "met (one seed)"
     assert verdict(MEAN, {"x": [0.0], "y": [0.12]}).outcome == "not met (one seed)"
     assert verdict(MEAN, {"x": GOOD, "y": [0.2]}).outcome == "not met (one seed)"
+    for h in (EACH, MEAN):
+        assert verdict(h, {"x": [0.0], "y": [math.inf]}).outcome == "not met (one seed)"
+        assert verdict(h, {"x": GOOD, "y": [math.inf]}).outcome == "not met (one seed)"
 
 
 @pytest.mark.parametrize("h", [EACH, MEAN])
