@@ -5,8 +5,6 @@ It is written once, before the first run that confirms it, so that what runs lat
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from oelm_jobs.agent.sentences import _
 from oelm_jobs.errors import UsageError
 
 from ..printed import date
+from .plan import hash_of
 
 VERSION = 1
 
@@ -131,5 +130,4 @@ def read(path: Path) -> Choice | None:
 
 
 def _hash(choice: Choice) -> str:
-    content = msgspec.to_builtins(msgspec.structs.replace(choice, sha256=""))
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hash_of(msgspec.to_builtins(msgspec.structs.replace(choice, sha256="")))
