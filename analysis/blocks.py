@@ -63,7 +63,6 @@ def build(
             divided[name],
             target_loss=target_loss,
             lock=lock,
-            planned=within,
             disputes=_within(study, name, disputes),
         )
         for name, within in blocks.each(study).items()

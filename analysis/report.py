@@ -209,8 +209,10 @@ def from_lock(
     lock: Lock | None, locked: Account | None, study: Study, runs: Sequence[LoadedRun]
 ) -> tuple[Sentence, ...]:
     """Return what isn't as it was locked."""
-    if lock is None or locked is None:
-        return tuple(deviations(lock, study, runs)) if lock is not None else ()
+    if lock is None:
+        return ()
+    if locked is None:
+        return tuple(deviations(lock, study, runs))
     return (*locked.faults, *deviations(lock, study, runs, locked.told))
 
 
