@@ -199,7 +199,7 @@ def family(name: str, arms: Sequence[Arms], *, shared: bool = False, held: int =
     Args:
         shared: All are compared with one and the same arm.
     """
-    hypotheses = [replace(rule("at_most_above", 0.05, scale="difference", name=f"H{i}")) for i in range(len(arms))]
+    hypotheses = [rule("at_most_above", 0.05, scale="difference", name=f"H{i}") for i in range(len(arms))]
     if shared:
         hypotheses = [replace(h, against="a") for h in hypotheses]
     gaps = [-1.0 if i < held else 0.05 for i in range(len(arms))]
