@@ -19,9 +19,10 @@ SEARCH = ("tuned", "sweep", "budget", "selection")
 """Keys of a plan that are about what is tried before anything is confirmed."""
 _UNSAID = [("scale", "ratio"), ("is_told", False), ("at", "last"), ("goal", "minimize"), ("holds", ""), ("because", "")]
 """What a rule is unless it says otherwise; locks don't hold it, as those from before it could be said don't."""
+_LATER = (*SEARCH, "confirm_seeds", "judge_on", "exclusions")
+"""What locks hold that older ones don't."""
 COMPARED = (
-    "hypotheses", "groups", "train", "unequal", "question", "factors", "global_batch", "program", "blocks",
-    *SEARCH, "confirm_seeds", "judge_on", "exclusions",
+    "hypotheses", "groups", "train", "unequal", "question", "factors", "global_batch", "program", "blocks", *_LATER,
 )  # fmt: skip
 """Keys of a plan of which any change is one of the plan; seeds that are added are told apart."""
 EXCLUSIONS = {
@@ -142,10 +143,6 @@ def plan_changes(locked: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chan
         metrics = {key: value for key, value in program["metrics"].items() if key != "measured"}
         now["program"] = {**program, "metrics": metrics}
     return changes({name: locked[name] for name in COMPARED if name in locked}, now)
-
-
-_LATER = (*SEARCH, "confirm_seeds", "judge_on", "exclusions")
-"""What locks hold that older ones don't."""
 
 
 def _short(value: Any) -> str:
