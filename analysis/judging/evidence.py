@@ -85,8 +85,8 @@ def gather(hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], *, m
                 return Evidence(missing=_("group {group} has told no {metric} yet", without, metric))
             return Evidence(missing=_("group {group} has no validation yet", without))
     chosen, is_paired = _pair(chosen, notes) if may_pair else (chosen, False)
-    compared = _told if hypothesis.is_told else _losses if metric in LOSS_METRICS else _rates
-    compared = _tests if metric in TEST_METRICS and not hypothesis.is_told else compared
+    compared = _losses if metric in LOSS_METRICS else _tests if metric in TEST_METRICS else _rates
+    compared = _told if hypothesis.is_told else compared
     return compared(hypothesis, chosen, is_paired, notes)
 
 
