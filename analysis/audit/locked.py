@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,8 +148,8 @@ def _late(runs: Sequence[LoadedRun], locks: Locks, binding: Lock, keys: Sequence
 def _relocked(locks: Locks, begun: Sequence[LoadedRun]) -> list[Sentence]:
     """Return what each lock changed of the one before, and under which runs had been queued before it."""
     found = []
-    for before, after in zip(locks.all, locks.all[1:], strict=False):
-        earlier = [one.sha256 for one in locks.all[: locks.all.index(after)]]
+    for number, (before, after) in enumerate(itertools.pairwise(locks.all), 1):
+        earlier = [one.sha256 for one in locks.all[:number]]
         names = [run.name for run in begun if run.lock in earlier]
         differing = [change.said for change in plan_changes(before.plan, after.plan)]
         seeds = [[*map(str, one.seeds)] for one in (before, after)]
