@@ -61,7 +61,7 @@ class Parent:
     artifact: str = ""
     """What it takes from it."""
     fingerprint: str = ""
-    """The needed run's; empty where it isn't known."""
+    """The needed run's; empty where nothing is taken from it, or it isn't known."""
     shown: str = ""
     """That as the study says it, the seed left out where each run takes that of its own."""
     place: NeedRecord | None = field(default=None, compare=False)

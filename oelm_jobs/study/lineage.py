@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -214,23 +215,20 @@ def _why_not_in(study: Study, needed: Source) -> str:
 
 def _cycle(studies: Mapping[str, Study], first: Study) -> list[Node]:
     """Return groups that need one another in a circle, the first of them again at the end; none where there is none."""
-    done: set[Node] = set()
-    path: list[Node] = []
-
-    def visit(node: Node) -> list[Node]:
-        if node in path:
-            return [*path[path.index(node) :], node]
-        if node in done or node[0] not in studies or node[1] not in studies[node[0]].groups:
-            return []
-        path.append(node)
-        study = studies[node[0]]
-        for _key, needed in _needs(study, study.groups[node[1]]):
-            if found := visit((needed.study or study.name, needed.group)):
-                return found
-        done.add(path.pop())
-        return []
-
-    return next((found for group in first.groups if (found := visit((first.name, group)))), [])
+    graph: dict[Node, list[Node]] = {}
+    waiting = [(first.name, group) for group in first.groups]
+    while waiting:
+        node = name, group = waiting.pop(0)
+        if node not in graph and name in studies and group in studies[name].groups:
+            study = studies[name]
+            graph[node] = [(it.study or name, it.group) for _key, it in _needs(study, study.groups[group])]
+            waiting += graph[node]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        cycle: list[Node] = error.args[1][::-1]
+        return cycle
+    return []
 
 
 def _shown(cycle: Iterable[Node], own: Study) -> str:
@@ -290,7 +288,7 @@ def parents(
         found.append(
             Parent(
                 study=other.name, run=run, group=needed.group, seed=its, when=when, input=name, artifact=artifact,
-                fingerprint=fingerprint(other.name, needed.group, its, run), shown=shown,
+                fingerprint=fingerprint(other.name, needed.group, its, run) if name else "", shown=shown,
             )
         )  # fmt: skip
     taken = {(parent.study, parent.run) for parent in found if parent.input}
@@ -302,14 +300,13 @@ def in_order(runs: Iterable[Item], name: Callable[[Item], str], needs: Callable[
     known = {name(run): run for run in runs}
     placed: dict[str, Item] = {}
 
-    def place(run: Item) -> None:
-        if name(run) in placed:
-            return
-        for needed in needs(run):
-            if needed in known and needed not in placed:
-                place(known[needed])
-        placed[name(run)] = run
-
-    for run in known.values():
-        place(run)
+    for each, run in known.items():
+        path = {each: run}
+        while path:
+            last = next(reversed(path))
+            before = next((it for it in needs(path[last]) if it in known and it not in placed and it not in path), None)
+            if before is None:
+                placed.setdefault(last, path.pop(last))
+            else:
+                path[before] = known[before]
     return list(placed.values())

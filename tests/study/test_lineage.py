@@ -89,6 +89,13 @@ def test_what_cant_be_needed_is_refused_with_its_place_and_what_would_be_right(
     assert said in str(error.value) and "s.toml:" in str(error.value) and "[groups" in str(error.value)
 
 
+def test_a_chain_of_groups_may_be_long(project: Path) -> None:
+    groups = [f'g{i} = {{ lr = {i + 1}.0, needs = ["g{i + 1}"] }}' for i in range(1100)]
+    study = read_study(write(project, "s", PROGRAM + "\n".join([*groups, "g1100 = { lr = 0.5 }"])))
+    names = [*runs_of(project, study, seeds=[1])]
+    assert names == [f"g{i}" for i in range(1100, -1, -1)]
+
+
 def test_an_input_is_a_programs_and_the_trainer_has_a_key(project: Path) -> None:
     text = TRAINER + '[groups]\na = { model_type = "gpt", inputs = { init = "p/a:best" } }\n'
     with pytest.raises(ConfigurationError, match="give the trainer's key init_from"):
