@@ -274,6 +274,7 @@ def _runs_within(
     data_there = dict(zip(about.data(study), data_paths(target, study), strict=True))
     linked = tuple(pair for pair in data_there.items() if not pair[0].startswith("/")) if study.program else ()
     has_parents = lineage.is_used(study)
+    taken_from: dict[str, str] = {}  # fingerprints of a variant's runs, by name
 
     def make(own_tag: str, variant: Study, seed: int, group: Group) -> Run:
         name = run_name(study, group.name, seed, own_tag)
@@ -317,7 +318,9 @@ def _runs_within(
         def fingerprint(of: str, needed: str, its: int, name: str) -> str:
             if of != study.name:
                 return known_runs.get((of, name), "")
-            return make(own_tag, variant, its, study.groups[needed]).fingerprint if data_hash else ""
+            if name not in taken_from and data_hash:
+                taken_from[name] = make(own_tag, variant, its, study.groups[needed]).fingerprint
+            return taken_from.get(name, "")
 
         def name_of(other: Study, needed: str, its: int) -> str:
             if other.name == study.name:
@@ -329,6 +332,7 @@ def _runs_within(
 
     alias: dict[str, str] = {}
     for own_tag, variant in variants(study, of_blocks.tag(block, tag)):
+        taken_from.clear()
         for seed in seeds or study.seeds:
             for group in study.groups.values():
                 if groups and group.name not in groups:

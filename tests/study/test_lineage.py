@@ -96,6 +96,21 @@ def test_a_chain_of_groups_may_be_long(project: Path) -> None:
     assert names == [f"g{i}" for i in range(1100, -1, -1)]
 
 
+def test_what_many_take_is_made_out_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project, "pre", PROGRAM + "a = { lr = 1.0 }\nb = { lr = 2.0 }")
+    groups, x, y = [], "pre/a", "pre/b"
+    for i in range(8):
+        inputs = f'inputs = {{ x = "{x}:w.pt", y = "{y}:w.pt" }}'
+        groups += [f"a{i} = {{ lr = {i + 1}.0, {inputs} }}", f"b{i} = {{ lr = {i + 1}.5, {inputs} }}"]
+        x, y = f"a{i}", f"b{i}"
+    text = PROGRAM.replace("{seed}", "{seed} {x} {y}").replace('["lr"]', '["lr", "x", "y"]') + "\n".join(groups)
+    study, asked, parents = read_study(write(project, "s", text)), [], lineage.parents
+    monkeypatch.setattr(lineage, "parents", lambda *given: asked.append(given[1].name) or parents(*given))
+    found = runs_of(project, study, seeds=[1], known={("pre", "a"): "f", ("pre", "b"): "g"})
+    assert len({run.fingerprint for run in found.values()}) == len(found) == 16
+    assert len(asked) <= 2 * len(found)
+
+
 def test_an_input_is_a_programs_and_the_trainer_has_a_key(project: Path) -> None:
     text = TRAINER + '[groups]\na = { model_type = "gpt", inputs = { init = "p/a:best" } }\n'
     with pytest.raises(ConfigurationError, match="give the trainer's key init_from"):
