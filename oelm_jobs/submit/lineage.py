@@ -72,12 +72,13 @@ def placed(
         view = refresh(store, plan.project, stored, scope=Scope.ALL)
         known |= {(run.study, run.name): run for run in view.runs}
     brought: dict[tuple[Key, str], NeedRecord] = {}
+    own = {run.name: run.run_dir for run in plan.runs if run.name in wanted}
     runs = []
     for run in plan.runs:
-        if run in takers:
+        if run.name in own:
             rows = []
             for parent in run.parents:
-                row = _row(plan, run, parent, known.get((parent.study, parent.run)), wanted, token)
+                row = _row(plan, run, parent, known.get((parent.study, parent.run)), own, token)
                 rows.append(replace(parent, place=row))
             run = replace(run, parents=tuple(rows))
         runs.append(run)
@@ -116,9 +117,12 @@ def _with(run: Run, brought: Mapping[tuple[Key, str], NeedRecord]) -> Run:
 
 
 def _row(
-    plan: Plan, run: Run, parent: Parent, known: StoredRun | None, wanted: Collection[str], token: str
+    plan: Plan, run: Run, parent: Parent, known: StoredRun | None, own: Mapping[str, str], token: str
 ) -> NeedRecord:
     """Return what a run's record says of one that it needs.
+
+    Args:
+        own: Run directories of those that are submitted with it, by name.
 
     Raises:
         PreflightError: It can't be needed as it stands.
@@ -126,9 +130,8 @@ def _row(
     row: NeedRecord = {"study": parent.study, "run": parent.run, "when": parent.when}
     if parent.input:
         row |= {"input": parent.input, "artifact": parent.artifact, "fingerprint": parent.fingerprint}
-    if parent.study == plan.study.name and parent.run in wanted:
-        there = next(each.run_dir for each in plan.runs if each.name == parent.run)
-        return {**row, "run_dir": there, "token": token}
+    if parent.study == plan.study.name and parent.run in own:
+        return {**row, "run_dir": own[parent.run], "token": token}
     name = parent.run if parent.study == plan.study.name else f"{parent.study}/{parent.run}"
     if known is None:
         raise _refused(run, name, _("it was not submitted"), _submit(plan, parent))
