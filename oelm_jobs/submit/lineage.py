@@ -140,6 +140,9 @@ def _row(
     is_here = known.target == plan.target.name
     if known.state is State.UNKNOWN:
         raise _refused(run, name, _("it is {state}: {reason}", known.state, known.reason), _("look again: oelm-status"))
+    if known.state is State.PLANNED:  # on its way: no claim or job of it need be there yet to wait for
+        why = _("it is {state} on target {target}", known.state, known.target)
+        raise _refused(run, name, why, _("look again: oelm-status"))
     if known.state in (State.FAILED, State.CANCELLED) and parent.when != ALWAYS:
         raise _refused(run, name, _("it is {state}: {reason}", known.state, known.reason), _submit(plan, parent))
     if not is_here and not known.state.is_final:

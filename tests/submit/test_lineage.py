@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from oelm_jobs.agent.reasons import codes
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import PreflightError
 from oelm_jobs.project import Project
+from oelm_jobs.schedulers.leases import LeaseScheduler
 from oelm_jobs.stored_run import StoredRun
 from tests.support import TINY_STUDY, end_all, read, wait_until
 
@@ -173,6 +175,22 @@ def test_what_was_never_submitted_is_refused_by_name(mine: Project) -> None:
         submit(mine, "tune")
     assert "oelm-submit --study pre --target local --group base" in error.value.hint
     assert not runs(mine, "tune")
+
+
+def test_what_another_command_is_sending_is_not_waited_for_yet(mine: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, refused = LeaseScheduler.submit, []
+
+    def sending(self: LeaseScheduler, *given: Any) -> Any:
+        monkeypatch.undo()
+        with pytest.raises(PreflightError, match="tuned needs pre/base: it is PLANNED on target local; ") as error:
+            submit(mine, "tune")
+        refused.append(error.value.hint)
+        return send(self, *given)
+
+    monkeypatch.setattr(LeaseScheduler, "submit", sending)
+    submit(mine, "pre")
+    assert refused == ["look again: oelm-status"] and not runs(mine, "tune")
+    submit(mine, "tune")
 
 
 def test_what_is_gone_or_was_made_anew_is_named(mine: Project, hold: Path) -> None:
