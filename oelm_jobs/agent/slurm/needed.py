@@ -55,7 +55,9 @@ def dependency(
                 return Dependency(words="%s:%s%s" % (kind, number, task))
             if "limit" in answer:
                 return Dependency(limit=_("waits for the ones before it"))
-            return Dependency(refused=_("not sent: {run}, which it needs, was not accepted", name))
+            if "refused" in answer:
+                return Dependency(refused=_("not sent: {run}, which it needs, was not accepted", name))
+            return Dependency(refused=_("not sent: what became of {run}, which it needs, is not known", name))
     return Dependency(refused=_("not sent: no job of {run}, which it needs, is known here", name))
 
 
