@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from ..agent import rundir, snapshots
 from ..agent.run_record import RunRecord
@@ -26,9 +25,6 @@ from ..study.plan import Mode, Plan
 from ..targets import sbatch
 from ..targets.sbatch import MAX_ARRAY
 from .templates import Installed, ScriptContent, script
-
-if TYPE_CHECKING:
-    from ..agent.record_types import NeedRecord
 
 BY_HAND = "by-hand"
 """Token of scripts that nobody submits."""
@@ -90,7 +86,7 @@ class Scripts:
                 after=batch.after,
                 snapshot=self.snapshot.hash if self.is_sent else None,
                 gpus=batch.runs[0].gpus,
-                needs=_open_needs(batch.runs[0]),
+                needs=lineage.waited_for(batch.runs[0].parents),
             )
             for batch in batches
         ]
@@ -206,13 +202,6 @@ def records_text(records: Sequence[Mapping[str, object]], commands: Sequence[Seq
     shared, rests = sbatch.shared_part(with_commands)
     lines = ",\n".join(map(json.JSONEncoder(ensure_ascii=False).encode, rests))
     return f'{{"shared": {json.dumps(shared, ensure_ascii=False)},\n"runs": [\n{lines}\n]}}'
-
-
-def _open_needs(run: Run) -> tuple[NeedRecord, ...]:
-    """Return the records of the runs that one needs and that are not over."""
-    wanted = lineage.waited_for(run.parents)
-    places = [parent.place for parent in run.parents if parent.place is not None]
-    return tuple(place for place in places if "token" in place) if wanted else ()
 
 
 def _check_dependency(plan: Plan, runs: Sequence[Run]) -> None:

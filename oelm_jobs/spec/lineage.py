@@ -75,10 +75,10 @@ def taken(parents: Iterable[Parent]) -> dict[str, list[str]]:
     return {parent.input: [parent.fingerprint, parent.artifact] for parent in parents if parent.input}
 
 
-def waited_for(parents: Iterable[Parent]) -> tuple[tuple[str, str], ...]:
-    """Return run directory and condition of the runs on the same target that are not over yet."""
+def waited_for(parents: Iterable[Parent]) -> tuple[NeedRecord, ...]:
+    """Return the records of the runs on the same target that are not over yet."""
     places = [parent.place for parent in parents if parent.place is not None]
-    return tuple((place["run_dir"], place["when"]) for place in places if "token" in place and "run_dir" in place)
+    return tuple(place for place in places if "token" in place)
 
 
 def records(parents: Iterable[Parent], study: str, dirs: Mapping[str, str]) -> list[NeedRecord] | None:

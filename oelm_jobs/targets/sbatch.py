@@ -315,7 +315,8 @@ def batches(
         limit = max(1, min(limit, MAX_SCRIPT_BYTES // run_bytes if run_bytes else limit))
         sizes: dict[tuple[int, object], list[Run]] = {}
         for run in runs:  # those before which others have to be over have the same job before them
-            sizes.setdefault((run.world_size, lineage.waited_for(run.parents)), []).append(run)
+            needed = tuple((place["run_dir"], place["when"]) for place in lineage.waited_for(run.parents))
+            sizes.setdefault((run.world_size, needed), []).append(run)
         groups = [tuple(same[first : first + limit]) for same in sizes.values() for first in range(0, len(same), limit)]
     return [
         Batch(
