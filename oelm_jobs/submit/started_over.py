@@ -28,8 +28,8 @@ def record(project: Path, takes: Sequence[Take], before: Mapping[str, StoredRun]
         LocalError: The ledger can't be written; nothing may be moved.
     """
     entries = list(_entries(project, takes, before, why))
-    for study in dict.fromkeys(entry.study for entry in entries):
-        ledger.append(project, study, [entry for entry in entries if entry.study == study])
+    if entries:  # all of one plan, so of one study
+        ledger.append(project, entries[0].study, entries)
     return entries
 
 
@@ -63,16 +63,13 @@ def complete(project: Path, entries: Sequence[Entry], answer: messages.Moved | N
     """
     moved = answer["moved"] if answer is not None else {}
     hours = answer["gpu_hours"] if answer is not None else {}
-    for study in dict.fromkeys(entry.study for entry in entries):
-        ledger.append(
-            project,
-            study,
-            [
-                _completed(entry, moved, hours, copies)
-                for entry in entries
-                if entry.study == study and (entry.files == ledger.MOVING or entry.run in copies)
-            ],
-        )
+    completed = [
+        _completed(entry, moved, hours, copies)
+        for entry in entries
+        if entry.files == ledger.MOVING or entry.run in copies
+    ]
+    if completed:
+        ledger.append(project, completed[0].study, completed)
 
 
 def _completed(entry: Entry, moved: Mapping[str, str], hours: Mapping[str, float], copies: Mapping[str, str]) -> Entry:
