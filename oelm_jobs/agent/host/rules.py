@@ -126,11 +126,13 @@ def waiting(facts: Facts) -> Optional[Row]:
     if not facts.is_held or (facts.is_kept and facts.traces.is_cancelled()):
         return None  # a keeper that is stopped holds what it will never start
     if facts.is_kept:
-        before = facts.claim.get("after") if facts.claim else None
-        needed = facts.traces.needed((facts.claim.get("needs") if facts.claim else None) or ())
-        reason = because("waiting_for_run", run=rundir.run_name(before)) if before else because("waiting_for_turn")
-        if needed and not before:
+        claim: ClaimRecord = facts.claim or {}
+        if before := claim.get("after"):
+            reason = because("waiting_for_run", run=rundir.run_name(before))
+        elif needed := facts.traces.needed(claim.get("needs") or ()):
             reason = because("waiting_for_needed", run=rundir.run_name(needed))
+        else:
+            reason = because("waiting_for_turn")
     else:
         reason = facts.traces.waits_for(facts.token) or facts.traces.said()
     return facts.row(State.QUEUED, reason, place=facts.traces.place())
