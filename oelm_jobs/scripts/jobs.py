@@ -181,7 +181,7 @@ class Scripts:
             after=after,
             stop_on_failure=self.plan.stop_on_failure,
             left=list(run.left) or None,
-            needs=lineage.records(run.parents, run.study, self._run_dirs) if run.parents else None,
+            needs=list(lineage.records(run.parents, run.study, self._run_dirs)) or None,
             study_file=self.plan.study_file or None,
             share=self.plan.target.share or None,
             lock={"hash": self.lock} if self.lock else None,

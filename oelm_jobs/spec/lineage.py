@@ -81,17 +81,13 @@ def waited_for(parents: Iterable[Parent]) -> tuple[NeedRecord, ...]:
     return tuple(place for place in places if "token" in place)
 
 
-def records(parents: Iterable[Parent], study: str, dirs: Mapping[str, str]) -> list[NeedRecord] | None:
-    """Return what a run's record says of those that it needs; None where it needs none.
+def records(parents: Iterable[Parent], study: str, dirs: Mapping[str, str]) -> Iterator[NeedRecord]:
+    """Yield what a run's record says of those that it needs.
 
     Args:
         study: Of the run.
         dirs: Run directories of the plan's runs, by name: of a script that nobody submits no more is known.
     """
-    return [*_records(parents, study, dirs)] or None
-
-
-def _records(parents: Iterable[Parent], study: str, dirs: Mapping[str, str]) -> Iterator[NeedRecord]:
     for parent in parents:
         if parent.place is not None:
             yield parent.place
