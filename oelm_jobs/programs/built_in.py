@@ -46,9 +46,11 @@ batch, which is scientific.
 OF_THE_STEP = frozenset({"batch_size", "compile", "deterministic", "gradient_accumulation_steps", "num_workers"})
 """Keys that say how a step is cut, which its speed depends on."""
 (_BATCH,) = BESIDES
-REPLICATION = frozenset({"seed", "data_path", "val_data_path", TEST_DATA})
+REPLICATION = frozenset({"seed", *DATA, TEST_DATA})
 """Keys that no comparison looks at: the seed is the replication, and of data the hash counts, not the path."""
 
+WHY_DERIVED = _("is derived by the toolkit (from global_batch, seeds and judge_on)")
+"""Why a study can't set the keys in DERIVED."""
 OTHERWISE = _("other data")
 """What may differ where no key does."""
 ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "batch_size",
@@ -90,10 +92,7 @@ def read_settings(section: tomlfile.Section, factors: Sequence[str]) -> dict[str
     settings = {key: trainer.FIELDS[key].default for key in settable}
     for key in section.keys_left():
         if key in DERIVED:
-            section.wrong(
-                key,
-                _("is derived by the toolkit (from global_batch, seeds and judge_on)"),
-            )
+            section.wrong(key, WHY_DERIVED)
             section.take_any(key)
         elif key in factors:
             section.wrong(key, _("is a factor: set it in the groups"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .. import names, tomlfile
@@ -36,11 +37,12 @@ def read(
     found: dict[str, Block] = {}
     tables = {name: section.take_section(name) for name in section.keys_left()}
     name_data = program is not None and any("data" in table for table in tables.values())
+    why_not = partial(_why_not_here, program=program, groups=groups, factors=factors)
     for name, table in tables.items():
         if why := _why_no_name(name, found, groups):
             section.wrong(_("a block's name"), why, value=name, at=name)
         data = program_file.take_data(table) if program is not None and "data" in table else None
-        block = Block(name=name, settings=_settings(table, settings, program, groups, factors), data=data)
+        block = Block(name=name, settings=_settings(table, settings, program, why_not), data=data)
         _check_data(table, block, found, of_program=program is not None, name_data=name_data)
         table.finish(["data"] if program is not None else [key for key in settings if key not in factors])
         found[name] = block
@@ -70,15 +72,14 @@ def _settings(
     table: tomlfile.Section,
     settings: Mapping[str, Any],
     program: Program | None,
-    groups: Mapping[str, Group],
-    factors: Sequence[str],
+    why_not: Callable[[str], str],
 ) -> dict[str, object]:
     read_value: Callable[[tomlfile.Section, str], Any] = built_in.read_value
     if program is not None:
         read_value = program_file.read_value
     found: dict[str, object] = {}
     for key in table.keys_left():
-        if why := _why_not_here(key, settings, program, groups, factors):
+        if why := why_not(key):
             table.wrong(key, why)
             table.take_any(key)
             continue
@@ -91,13 +92,7 @@ def _settings(
     return found
 
 
-def _why_not_here(
-    key: str,
-    settings: Mapping[str, Any],
-    program: Program | None,
-    groups: Mapping[str, Group],
-    factors: Sequence[str],
-) -> str:
+def _why_not_here(key: str, *, program: Program | None, groups: Mapping[str, Group], factors: Sequence[str]) -> str:
     """Return why a block can't set a key that is known; empty where it can."""
     if key in factors:
         return _("is a factor: set it in the groups")
@@ -108,7 +103,7 @@ def _why_not_here(
     if key == "global_batch":
         return _("is the same in all blocks: set it in [train]")
     if key in built_in.DERIVED:
-        return _("is derived by the toolkit (batch_size from global_batch, seed from seeds)")
+        return built_in.WHY_DERIVED
     return ""
 
 

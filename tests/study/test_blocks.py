@@ -137,6 +137,7 @@ SWEEP = "\n[sweep]\nparameters.max_lr = { values = [1e-3] }\n"
         (TRAINER, 'data_path = "data/nov', 'data_paht = "data/nov', ["data_paht", "did you mean 'data_path'"]),
         (TRAINER, HEAD, HEAD + "freeze_qk = true\n", ["[blocks.novels] freeze_qk", "is a factor"]),
         (TRAINER, HEAD, HEAD + "seed = 3\n", ["[blocks.novels] seed", "is derived"]),
+        (TRAINER, HEAD, HEAD + 'test_data_path = "t"\n', ["[blocks.novels] test_data_path", "is derived", "judge_on"]),
         (TRAINER, HEAD, HEAD + "global_batch = 3\n", ["[blocks.novels] global_batch", "set it in [train]"]),
         (TRAINER, HEAD, HEAD + "num_heads = 3\n", ["[blocks.novels] num_heads = 3"]),
         (TRAINER, "max_steps = 6", 'max_steps = "6"', ["[blocks.novels] max_steps", "whole number"]),
