@@ -181,6 +181,7 @@ def test_a_checklist_tells_of_the_runs_intervals_and_settings_of_each_block(
     assert "no interval could be computed" not in said and "no record has them" not in said
 
 
+@pytest.mark.slow
 def test_power_is_that_of_each_blocks_test_and_of_the_mean(study: Study, runs: list[LoadedRun]) -> None:
     made = power.table(build(study, runs))
     assert [str(row[0].value) for row in made.rows][::2] == ["H1, novels", "H1, stories", "H2"]
