@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -111,4 +110,3 @@ def test_a_study_that_tunes_nothing_confirms_nothing_and_needs_its_seeds(tuning:
     path.write_text(text.replace("confirm_seeds = [101, 102]\n", "").replace('tuned = ["lr"]\n', ""))
     with pytest.raises(UsageError, match="tunes nothing"):
         project.choose()
-    shutil.rmtree(tuning / "models", ignore_errors=True)

@@ -148,7 +148,7 @@ def test_no_process_outlives_whoever_stops_reading() -> None:
     answers = encode_batches(((number, "text") for number in range(9)), 300, processes=2)
     next(answers)
     children = wait_for_encoders(os.getpid(), 2)
-    answers.close()  # type: ignore[attr-defined]
+    answers.close()
     assert not any(child.is_running() for child in children)
 
 

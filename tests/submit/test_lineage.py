@@ -76,7 +76,7 @@ def study(folder: Path, name: str, hold: Path, init: str, groups: str) -> None:
 
 
 def submit(project: Project, study: str, target: str = "local", **more: object) -> None:
-    project.submit(project.plan(study, target, mode="parallel", **more))  # type: ignore
+    project.submit(project.plan(study, target, mode="parallel", **more))
 
 
 def runs(project: Project, study: str) -> dict[str, StoredRun]:
