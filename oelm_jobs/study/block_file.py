@@ -14,7 +14,7 @@ from ..programs import built_in, script
 from ..spec.block import EACH, HOLDS, MEAN, Block
 from ..spec.program import Program
 from ..spec.study import Group, Study
-from . import program_file
+from . import program_file, taking
 
 LOSSES = ("loss", "ppl")
 """How metrics end that are told for each token."""
@@ -39,8 +39,7 @@ def read(
     name_data = program is not None and any("data" in table for table in tables.values())
     why_not = partial(_why_not_here, program=program, groups=groups, factors=factors)
     for name, table in tables.items():
-        if why := _why_no_name(name, found, groups):
-            section.wrong(_("a block's name"), why, value=name, at=name)
+        taking.check_name(section, _("a block's name"), name, _why_no_name(name, found, groups))
         data = program_file.take_data(table) if program is not None and "data" in table else None
         block = Block(name=name, settings=_settings(table, settings, program, why_not), data=data)
         _check_data(table, block, found, of_program=program is not None, name_data=name_data)

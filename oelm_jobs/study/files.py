@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from .. import names, tomlfile
 from ..agent.sentences import _
@@ -14,12 +13,10 @@ from ..errors import ConfigurationError, UsageError, nearest, valid_choices
 from ..folders import example_files, study_files
 from ..programs import built_in, description
 from ..spec.block import Block
-from ..spec.program import Metrics
-from ..spec.study import BETTER_BY, METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
-from . import block_file, lineage, notifying, program_file, sweep, tuning
+from ..spec.study import Group, SpeedTrial, Study
+from . import block_file, hypothesis_file, lineage, notifying, program_file, sweep, taking, tuning
 from .resolve import why_not_swept
 
-Number = TypeVar("Number", int, float)
 KEYS = ("question", "default", "factors", "seeds", "confirm_seeds", "max_retries", "target_loss",
         "tuned", "judge_on", "unequal", "train", "program",
         "stages", "settings", "metrics", "groups", "blocks", "hypotheses", "speed_trial", "sweep",
@@ -145,7 +142,7 @@ def _read(top: tomlfile.Section) -> Study | None:
     path = top.path
     name = top.take("name", str, path.stem)
     what = "name" if name != path.stem else _("the file's name")
-    _check_name(top, what, name, names.why_not_study(name))
+    taking.check_name(top, what, name, names.why_not_study(name))
     factors = top.take_list("factors", str)
     is_script = "program" in top
     if not is_script and "train" not in top:
@@ -203,7 +200,7 @@ def _read(top: tomlfile.Section) -> Study | None:
     study = Study(
         name=name,
         path=path,
-        question=_take_line(top, "question", ""),
+        question=taking.line(top, "question", ""),
         is_default=top.take("default", bool, False),
         factors=factors,
         seeds=seeds,
@@ -211,11 +208,11 @@ def _read(top: tomlfile.Section) -> Study | None:
         settings=settings,
         groups=groups,
         unequal=unequal,
-        hypotheses=_read_hypotheses(
+        hypotheses=hypothesis_file.read(
             top.take_section("hypotheses"), groups, program.metrics if program else None, blocks
         ),
         blocks=blocks,
-        max_retries=_take_from_zero(top, "max_retries", int),
+        max_retries=taking.from_zero(top, "max_retries", int),
         target_loss=top.take("target_loss", float, 0.0) or None,
         speed_trial=_read_speed_trial(top.take_section("speed_trial")) if "speed_trial" in top else None,
         tuned=tuned,
@@ -276,26 +273,6 @@ def _read_speed_trial(section: tomlfile.Section) -> SpeedTrial:
     return trial
 
 
-def _take_line(section: tomlfile.Section, key: str, default: str) -> str:
-    """Take text that is printed and written into scripts: one line without control characters."""
-    text = section.take(key, str, default)
-    if reason := names.why_not_line(text):
-        section.wrong(key, reason, value=text)
-    return text
-
-
-def _take_from_zero(section: tomlfile.Section, key: str, kind: type[Number]) -> Number:
-    number = section.take(key, kind, kind(0))
-    if number < 0:
-        section.wrong(key, _("must not be negative"), value=number)
-    return number
-
-
-def _check_name(section: tomlfile.Section, what: str, name: str, reason: str) -> None:
-    if reason:
-        section.wrong(what, reason, value=name, at=name)
-
-
 def _read_groups(
     section: tomlfile.Section,
     factors: Sequence[str],
@@ -319,11 +296,11 @@ def _read_groups(
         factors,
     )
     for name in section.keys_left():
-        _check_name(section, _("a group's name"), name, names.why_not_group(name))
+        taking.check_name(section, _("a group's name"), name, names.why_not_group(name))
         table = section.take_section(name)
         if name == names.SPEED_TRIAL:
             section.wrong(name, _("is what the study's speed trial is called"))
-        label = _take_line(table, "label", name)
+        label = taking.line(table, "label", name)
         port = table.take("port", int, 0) or None
         if port is not None and not 1024 <= port <= 65535:
             table.wrong("port", _("valid: {low} to {high}", 1024, 65535), value=port)
@@ -385,83 +362,3 @@ def _read_unequal(section: tomlfile.Section, known: Sequence[str]) -> dict[str, 
                 section.wrong(key, _("give the reason for the difference"))
     section.finish(known)
     return unequal
-
-
-def _read_hypotheses(
-    section: tomlfile.Section, groups: Mapping[str, Group], metrics: Metrics | None, blocks: Collection[str] = ()
-) -> tuple[Hypothesis, ...]:
-    """Take the hypotheses.
-
-    Args:
-        metrics: What a script tells; None for the built-in trainer.
-    """
-    found = []
-    told = () if metrics is None else (*metrics.goal, *metrics.names)
-    choices = METRICS if metrics is None else dict.fromkeys([*told, "gpu_hours"])
-    for name in section.keys_left():
-        _check_name(section, _("a hypothesis' name"), name, names.why_not(name))
-        table = section.take_section(name)
-        arms = {key: table.take(key, str, choices=groups) for key in ("group", "against")}
-        if arms["group"] == arms["against"]:
-            table.wrong("against", _("a group can't be compared with itself"), value=arms["against"])
-        relations = [key for key in table.keys_left() if key in RELATIONS]
-        if len(relations) != 1:
-            table.lacks("rule", _("give exactly one of {rules}", RELATIONS), instead=RELATIONS)
-            for key in relations:
-                table.take_any(key)
-        metric = table.take("metric", str, choices=choices)
-        if not metric and "at" in table:
-            table.take_any("at")  # whether it has a place here depends on the metric
-        is_told = metric in told
-        scale = table.take("scale", str, "ratio", choices=SCALES)
-        hypothesis = Hypothesis(
-            id=name,
-            metric=metric,
-            relation=next(iter(relations), ""),
-            bounds=_read_bounds(table, relations[0], scale) if len(relations) == 1 else (),
-            margin=_take_from_zero(table, "margin", float),
-            level=table.take("level", float, 0.95),
-            claim=table.take("claim", str, ""),
-            because=_take_line(table, "because", ""),
-            scale=scale,
-            is_told=is_told,
-            at=table.take("at", str, "last", choices=("last", "best")) if is_told else "last",
-            goal=metrics.goal.get(metric, "") if metrics is not None and is_told else "minimize",
-            measured=metrics.measured.get(metric, "") if metrics is not None else "",
-            holds=block_file.take_holds(table, blocks),
-            **arms,
-        )
-        if not 0.5 < hypothesis.level < 1:
-            table.wrong("level", _("valid: above 0.5 and below 1"), value=hypothesis.level)
-        if scale == "difference" and hypothesis.metric == "speed" and not is_told:
-            table.wrong("scale", _("speeds are compared as a ratio"), value=scale)
-        is_of_direction = hypothesis.relation == BETTER_BY
-        if not hypothesis.goal and (hypothesis.at == "best" or is_of_direction):
-            why = _('needs to know what is better: [metrics] goal = {{ {metric} = "minimize" }} or "maximize"', metric)
-            table.wrong("at" if hypothesis.at == "best" else BETTER_BY, why)
-        if is_of_direction and scale == "ratio" and not hypothesis.is_higher_better and hypothesis.bounds >= (1.0,):
-            table.wrong(BETTER_BY, _("must be below 1, which is a fraction"), value=hypothesis.bounds[0])
-        table.finish(RELATIONS)
-        found.append(hypothesis)
-    return tuple(found)
-
-
-def _read_bounds(table: tomlfile.Section, relation: str, scale: str) -> tuple[float, ...]:
-    if relation in ("reduction", "increase"):
-        bounds = table.take_list(relation, object)
-        numbers = [b for b in bounds if isinstance(b, (int, float)) and not isinstance(b, bool)]
-        if len(bounds) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
-            units = _("fractions") if scale == "ratio" else _("differences in the metric's units")
-            table.wrong(relation, _("give [low, high] as {units}, low below high", units), value=list(bounds))
-        return tuple(map(float, numbers))
-    bound = table.take(relation, float)
-    if bound < 0 and relation == BETTER_BY:
-        table.wrong(relation, _("must not be negative"), value=bound)
-    if bound <= 0 and relation != BETTER_BY:
-        table.wrong(relation, _("must be above zero"), value=bound)
-    if relation == "at_most_below" and scale == "ratio" and bound >= 1:
-        table.wrong(relation, _("must be below 1, which is a fraction"), value=bound)
-    if relation == "ratio_at_least" and scale != "ratio":
-        others = [name for name in RELATIONS if name != relation]
-        table.wrong(relation, _("is about a ratio; for a difference give one of {rules}", others))
-    return (bound,)

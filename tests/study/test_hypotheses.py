@@ -10,7 +10,7 @@ from oelm_jobs import tomlfile
 from oelm_jobs.errors import ConfigurationError
 from oelm_jobs.spec.program import Metrics
 from oelm_jobs.spec.study import Group, Hypothesis
-from oelm_jobs.study import files
+from oelm_jobs.study import hypothesis_file
 
 TOLD = Metrics(goal={"val_loss": "minimize", "accuracy": "maximize"}, names=("val_loss", "lr"))
 
@@ -19,7 +19,7 @@ def read(told: Metrics | None, **keys: object) -> Hypothesis:
     groups = {name: Group(name=name, label=name, factors={}, gpus=1, port=None) for name in ("a", "b")}
     section = tomlfile.Section(Path("jobs/s.toml"), "hypotheses", {"H": {"group": "b", "against": "a", **keys}})
     with section.all_at_once():
-        return files._read_hypotheses(section, groups, told)[0]
+        return hypothesis_file.read(section, groups, told)[0]
     raise AssertionError("what is wrong is raised")
 
 
