@@ -44,6 +44,7 @@ against = "sgd"
 reduction = [0.0, inf]
 """
 """A study of a program whose groups are tuned, and judged by another metric than the one that chooses."""
+OF_ONE_SEED = TUNED_PROGRAM.replace("seeds = [1, 2]", "seeds = [1]")
 
 
 def written(folder: Path, text: str) -> Path:
@@ -99,7 +100,7 @@ def test_without_a_sweep_what_is_tuned_stays_a_declaration(tmp_path: Path) -> No
         (TUNED_PROGRAM, 'judge_on = "test_loss"', 'judge_on = "acc"', ["judge_on = 'acc'", "test_loss"]),
         (TUNED_PROGRAM, 'metric = "test_loss"', 'metric = "loss"', ["metric = 'loss'", "judge_on", "test_loss"]),
         (TUNED_PROGRAM, "goal = {", "sampled = [] # {", ["tuned", "goal ="]),
-        (TUNED_PROGRAM, 'seed = "seed"\n', "", ["seed"]),
+        (OF_ONE_SEED, 'seed = "seed"\n', "", ["confirm_seeds", "its program takes no seed"]),
         (TUNED_PROGRAM, '["lr"]', '["lrr"]', [":5: tuned = 'lrr': no such setting; did you mean 'lr'?"]),
     ],
 )  # fmt: skip
