@@ -65,19 +65,18 @@ def check_groups(top: tomlfile.Section, study: Study) -> None:
 
 def check(top: tomlfile.Section, study: Study) -> None:
     """Note where what is tuned, what is swept, what confirms and what judges it don't agree."""
-    for hypothesis in study.hypotheses if study.program is None else ():
-        is_tested, is_validated = hypothesis.metric in TESTED, hypothesis.metric in VALIDATED
-        if is_tested and not study.judge_on:
+    chosen_by: tuple[str, ...] = VALIDATED
+    decides: tuple[str, ...] = TESTED
+    if study.program is not None:
+        chosen_by, decides = (study.program.metrics.main,), (study.judge_on,)
+    for hypothesis in study.hypotheses:
+        why = ""
+        if study.judge_on and hypothesis.metric in chosen_by:
+            why = _("settings are chosen by it, and judge_on says what decides: give {metric}", decides)
+        elif study.program is None and not study.judge_on and hypothesis.metric in TESTED:
             why = _('needs judge_on = "{split}", which says what is measured', TEST)
+        if why:
             top.beside("hypotheses", hypothesis.id).wrong("metric", why, value=hypothesis.metric)
-        elif is_validated and study.judge_on:
-            why = _("settings are chosen by it, and judge_on says what decides: give {metric}", TESTED)
-            top.beside("hypotheses", hypothesis.id).wrong("metric", why, value=hypothesis.metric)
-    if study.program is not None and study.judge_on:
-        for hypothesis in study.hypotheses:
-            if hypothesis.metric == study.program.metrics.main:
-                why = _("settings are chosen by it, and judge_on says what decides: give {metric}", study.judge_on)
-                top.beside("hypotheses", hypothesis.id).wrong("metric", why, value=hypothesis.metric)
     if not study.is_tuning:
         if study.confirm_seeds:
             why = _("confirm what a [sweep] of the settings in tuned has chosen: there is no such sweep")
