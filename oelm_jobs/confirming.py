@@ -75,6 +75,7 @@ def choose(project: Path, study: Study, warn: Callable[[str], None]) -> Confirma
     goals = told.metrics(study, read) if study.program is not None else None
     path = loading.choice_path(project, study)
     known = choices.read(path)
+    is_recorded = known is not None
     tuned = tuning.look(study, read, goals, known, ledger.read(project, study.name))
     for finding in tuned.findings:
         warn(finding.text)
@@ -86,10 +87,8 @@ def choose(project: Path, study: Study, warn: Callable[[str], None]) -> Confirma
             study.name, tuning.recorded(tuned.efforts, tuned.best), metric=metric, goal=goal, seeds=study.seeds,
             confirm_seeds=study.confirm_seeds, at=loading.now(),
         )  # fmt: skip
-        is_recorded = False
     else:
         _see_that_it_fits(study, known, path)
-        is_recorded = True
     values = {group: one.values for group, one in known.groups.items() if group in study.groups}
     return Confirmation(
         chosen_in=study, study=confirming(study, values), choice=known, path=path, is_recorded=is_recorded
