@@ -5,6 +5,7 @@ data are, and the code that ran.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -156,14 +157,17 @@ def _records(run_dir: Path) -> Iterator[Path]:
 
 
 def _data(project: Path, study: Study, into: Contents) -> None:
-    """Add the manifests that say of a study's data what they are."""
+    """Add the manifests that say of a study's data what they are; those outside of the project under names that it
+    doesn't have.
+    """
     paths = [path for within in blocks.each(study).values() for path in description.of(study).data(within).values()]
-    for path in paths:
-        there = Path(path) if Path(path).is_absolute() else project / path
-        folder = there if there.is_dir() else there.parent
+    found = (project / path for path in paths)
+    folders = dict.fromkeys(there if there.is_dir() else there.parent for there in found)
+    for folder in sorted(folders, key=lambda folder: not folder.is_relative_to(project)):
         inner = folder.relative_to(project).as_posix() if folder.is_relative_to(project) else f"data/{folder.name}"
-        top = "" if inner.startswith("data/") else "data/"
-        into.copy(folder / MANIFEST, f"{top}{inner}/{MANIFEST}")
+        own = inner if inner.startswith("data/") else f"data/{inner}"
+        names = (f"{own}{'' if number == 1 else f'-{number}'}/{MANIFEST}" for number in itertools.count(1))
+        into.copy(folder / MANIFEST, next(name for name in names if name not in into))
 
 
 def _code(project: Path, run_dirs: Sequence[Path], into: Contents) -> None:

@@ -194,3 +194,18 @@ def test_what_the_data_are_comes_along_for_every_block(tmp_path: Path) -> None:
     contents_of.collect(tmp_path, read_study(tmp_path / "jobs" / "two.toml"), [], [], into)
     found = archive.files_in(tmp_path / "into")
     assert {"data/novels/manifest.json", "data/stories/manifest.json"} <= {*found}
+
+
+def test_data_of_one_name_from_two_places_both_come_along(tmp_path: Path) -> None:
+    project, outside = tmp_path / "p", tmp_path / "elsewhere" / "novels"
+    for folder, said in ((project / "data" / "novels", "own"), (outside, "other")):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(f'"{said}"')
+    (project / "jobs").mkdir()
+    (project / "jobs" / "two.toml").write_text(
+        TWO.replace("data/novels", str(outside)).replace("data/stories", "data/novels")
+    )
+    into = contents_of.Contents(folder=tmp_path / "into")
+    contents_of.collect(project, read_study(project / "jobs" / "two.toml"), [], [], into)
+    found = {path.parent.name: path.read_text() for path in (tmp_path / "into" / "data").rglob("manifest.json")}
+    assert found == {"novels": '"own"', "novels-2": '"other"'} and not into.left_out
