@@ -168,8 +168,14 @@ def _about(place: Path, folder: Path) -> dict[str, Any]:
         about = schema.loads((folder / ABOUT).read_bytes())
     except (schema.Misfit, OSError) as error:
         raise archive.refused(place, _("{name} is not understood", ABOUT)) from error
-    kinds: dict[str, Any] = {"study": str, "study_file": str, "made_at": (int, float), "language": str, "project": str,
-             "target_loss": (int, float, type(None))}  # fmt: skip
+    kinds: dict[str, Any] = {"version": int, "study": str, "study_file": str, "made_at": (int, float), "language": str,
+             "project": str, "target_loss": (int, float, type(None))}  # fmt: skip
+    version = about.get("version", VERSION) if isinstance(about, dict) else VERSION
+    if isinstance(version, int) and version != VERSION:  # its keys may be others
+        raise UsageError(
+            _("{path}: a bundle of version {version} is unknown; valid: {valid}", str(place), version, VERSION),
+            hint=_("use the release that wrote it"),
+        )
     is_right = isinstance(about, dict) and all(key in about and isinstance(about[key], kinds[key]) for key in kinds)
     if (
         not is_right
@@ -178,16 +184,6 @@ def _about(place: Path, folder: Path) -> dict[str, Any]:
         or not _is_study(about["study_file"])
     ):
         raise archive.refused(place, _("{name} is not understood", ABOUT))
-    if about.get("version") != VERSION:
-        raise UsageError(
-            _(
-                "{path}: a bundle of version {version} is unknown; valid: {valid}",
-                str(place),
-                about.get("version"),
-                VERSION,
-            ),
-            hint=_("use the release that wrote it"),
-        )
     found: dict[str, Any] = about
     return found
 

@@ -170,6 +170,14 @@ def test_the_commands_pack_and_reproduce(
     assert "reported on alone" in str(done.exception)
 
 
+def test_a_bundle_of_another_version_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "bundle.json").write_text('{"version": 2}')
+    archive.write(tmp_path / "files", tmp_path / "b.tar.gz")
+    with pytest.raises(UsageError, match="version 2 is unknown"), bundling.reproduce(tmp_path / "b.tar.gz"):
+        pass
+
+
 @pytest.mark.parametrize("change", [{"made_at": None}, {"target_loss": None}, {"made_at": 1e300}, {"made_at": -1}])
 def test_what_a_bundle_says_of_itself_is_whole(tmp_path: Path, change: dict[str, float | None]) -> None:
     about = {"version": 1, "study": "s", "study_file": "jobs/s.toml", "made_at": 1.7e9, "language": "en",
