@@ -145,13 +145,13 @@ def reproduce(place: Path | str, *, only: Sequence[str] = (), output: Path | Non
         bundled = Bundled(made_at=about["made_at"], origin=Path(about["project"]))
         study = str(folder / about["study_file"])
         try:
-            whole = report_on(folder, study, target_loss=about["target_loss"], bundled=bundled)
+            whole = report_on(folder, study, output=output, target_loss=about["target_loss"], bundled=bundled)
             made = whole.verdict_files(about["language"])
         except OelmError as error:
             raise archive.refused(place, str(error).replace(str(folder), about["project"])) from error
         same = tuple(name for name, content in made.items() if _content(folder / REPORT / name) == content)
         chosen = whole
-        if only or output is not None:
+        if only:
             chosen = report_on(
                 folder, study, only=only, output=output, target_loss=about["target_loss"], bundled=bundled
             )
