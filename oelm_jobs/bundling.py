@@ -41,7 +41,9 @@ class Made:
     left_out: Mapping[str, str]
     """Why, by name."""
     differs: tuple[str, ...]
-    """Files of the report that the project's own report has otherwise: runs are on targets alone, say."""
+    """Files of the report that, before names are taken out, the project's own report has otherwise: runs are on targets
+    alone, say.
+    """
     remaining: Mapping[str, tuple[str, ...]]
     """Of an anonymous one: names that are left in words of the study, with the files."""
 
@@ -95,31 +97,34 @@ def make(
             for run in own.strangers
         ]
         contents.collect(project, own.study, [run.path for run in own.runs], strangers, into)
-        origin, file, remaining = project, f"jobs/{own.study.path.name}", {}
+        file, remaining, left_out = f"jobs/{own.study.path.name}", {}, dict(into.left_out)
+
+        def reported(origin: Path) -> dict[str, bytes]:
+            bundled = Bundled(made_at=own.made_at, origin=origin)
+            staged = report_on(folder, str(folder / file), target_loss=target_loss, bundled=bundled, warn=warn)
+            return staged.verdict_files(language)
+
+        said, before = reported(project), own.verdict_files(language)
+        differs = tuple(name for name in said if said[name] != before[name])
         if is_anonymous:
             whole = _whole_locks(folder)
             known = identities.collect(project, folder)
             done = anonymous.scrub(folder, known, _words(own) | known.keys, lambda at, hashes: _seal(at, hashes, whole))
-            origin, remaining = HIDDEN, dict(done.remaining)
-            into.left_out = {}
-        bundled = Bundled(made_at=own.made_at, origin=origin)
-        staged = report_on(folder, str(folder / file), target_loss=target_loss, bundled=bundled, warn=warn)
-        said = staged.verdict_files(language)
+            remaining, into.left_out = dict(done.remaining), {}
+            said = reported(HIDDEN)
         for name, content in said.items():
             into.put(f"{REPORT}/{name}", content)
         about = {
             "version": VERSION, "study": own.study.name, "study_file": file,
-            "made_at": own.made_at, "language": language, "project": str(origin), "target_loss": target_loss,
-            "anonymous": is_anonymous, "toolkit": _version(), "left_out": into.left_out,
+            "made_at": own.made_at, "language": language, "project": str(HIDDEN if is_anonymous else project),
+            "target_loss": target_loss, "anonymous": is_anonymous, "toolkit": _version(), "left_out": into.left_out,
         }  # fmt: skip
         into.put(ABOUT, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
         count = len(archive.files_in(folder)) + 1
         sha256 = archive.write(folder, path)
-    before = own.verdict_files(language)
-    differs = tuple(name for name in said if said[name] != before[name]) if not is_anonymous else ()
     return Made(
-        path=path, sha256=sha256, files=count, left_out=into.left_out, differs=differs, remaining=remaining
-    )  # fmt: skip
+        path=path, sha256=sha256, files=count, left_out=left_out | into.left_out, differs=differs, remaining=remaining
+    )
 
 
 def is_bundle(place: Path | str) -> bool:

@@ -115,6 +115,7 @@ def test_an_anonymous_bundle_names_nobody_and_comes_to_the_same_verdicts(project
     verdicts = [json.loads(each["report/analysis_results.json"])["verdicts"] for each in (hidden, plain)]
     assert verdicts[0] == verdicts[1]
     assert hidden.keys() == plain.keys() and made.remaining == {}
+    assert "code/0123456789abcdef/key.pem" in made.left_out and b"key.pem" not in hidden["bundle.json"]
     with bundling.reproduce(made.path) as found:
         assert found.differs == () and found.report.locks is not None
     hosts = {json.loads(content)["outcome"]["hardware"]["host"] for name, content in hidden.items()
