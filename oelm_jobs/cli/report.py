@@ -279,11 +279,11 @@ def _of_bundle(
     with reproduce(place, only=names, output=output) as found:
         if checklist is not None:
             _checklist(found.report, checklist, output)
-            return
-        text = found.report.show(form, language=chosen(), style=style, width=terminal_width())
-        put(visible.text(text), nl=False)
-        if output is not None:
-            _write(found.report, plot=plot or form == "html", style=style)
+        else:
+            text = found.report.show(form, language=chosen(), style=style, width=terminal_width())
+            put(visible.text(text), nl=False)
+            if output is not None:
+                _write(found.report, plot=plot or form == "html", style=style)
         if found.same:
             narrate(_("Reproduced byte for byte: {files}", found.same))
         if found.differs:

@@ -145,6 +145,21 @@ def test_a_bundle_whose_runs_say_something_else_than_its_report_is_told(project:
         archive.write(folder, tmp_path / "forged.tar.gz")
     done = CliRunner().invoke(report, ["--from", str(tmp_path / "forged.tar.gz")], standalone_mode=False)
     assert isinstance(done.exception, UsageError) and "hypothesis_validation.txt" in str(done.exception)
+    asked = ["--from", str(tmp_path / "forged.tar.gz"), "--checklist", "arr"]
+    done = CliRunner().invoke(report, asked, standalone_mode=False)
+    assert isinstance(done.exception, UsageError) and "hypothesis_validation.txt" in str(done.exception)
+
+
+@pytest.mark.slow
+def test_what_a_bundle_lacks_of_the_projects_report_is_told_with_names_and_without(
+    project: Path, tmp_path: Path
+) -> None:
+    result = project / "models" / "checkpoints" / "s" / "exp_oelm_freeze" / "experiment_result.json"
+    result.rename(tmp_path / "elsewhere.json")
+    result.symlink_to(tmp_path / "elsewhere.json")
+    for is_anonymous in (False, True):
+        made = bundling.make(project, "s", tmp_path / "b.tar.gz", is_anonymous=is_anonymous)
+        assert "hypothesis_validation.txt" in made.differs
 
 
 @pytest.mark.slow
