@@ -104,7 +104,7 @@ def study(path: Path, folder: Path) -> Swept:
     """Return the study of a sweep's file.
 
     Raises:
-        UsageError: It is no file of a sweep.
+        UsageError: It is no file of a sweep, or another study has the name that this one would have.
         ConfigurationError: It makes no study.
     """
     content, lines = _load(path)
@@ -118,7 +118,7 @@ def study(path: Path, folder: Path) -> Swept:
     if method not in METHODS:
         reader.say(("method",), _("{value} isn't supported: combinations are drawn at random", method))
         method = "random"
-    parameters = _parameters(reader, content.get("parameters") or {}, method)
+    parameters = _parameters(reader, content["parameters"], method)
     seeds = _seeds(reader, parameters)
     words, spelling, booleans = _command(reader, content)
     fixed = {key: value["value"] for key, value in parameters.items() if "value" in value}
@@ -129,7 +129,8 @@ def study(path: Path, folder: Path) -> Swept:
     if method == "random" and not isinstance(cap, int):
         cap = RUN_CAP
         reader.remarks.append(_("run_cap is missing: {count} combinations are drawn", cap))
-    name = free_name(folder, name_of(words[words.index("python") + 1 :] if "python" in words else words))
+    called = words[words.index("python") + 1 :] if "python" in words else []
+    name = free_name(folder, name_of(called or words))
     is_file = spelling == "json"
     more = {"seed": "seed"} if seeds else {}
     more |= {"booleans": booleans} if booleans != "true" and not is_file else {}
@@ -147,7 +148,13 @@ def study(path: Path, folder: Path) -> Swept:
         cap=_rows({"run_cap": cap} if isinstance(cap, int) else {}),
         parameters=_rows(swept, "parameters."),
     )
-    made = read_tables(tomlfile.Section(folder / "jobs" / f"{name}.toml", "", tomlfile.loads(text)))
+    place = folder / "jobs" / f"{name}.toml"
+    if place.exists() and place.read_text(encoding="utf-8", errors="replace") != text:
+        raise UsageError(
+            _("{path} is there already, and is not the study of {sweep}", str(place), str(path)),
+            hint=_("rename it, or remove it"),
+        )
+    made = read_tables(tomlfile.Section(place, "", tomlfile.loads(text)))
     lacking = script.why_not_there(folder, made)
     return Swept(study=NewStudy(name=name, text=text, lacking=lacking), remarks=tuple(reader.remarks))
 

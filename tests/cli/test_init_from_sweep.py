@@ -170,3 +170,8 @@ def test_the_command_makes_a_project_of_it(tmp_path: Path, monkeypatch: pytest.M
     assert read_study(tmp_path / "p" / "jobs" / "train.toml").sweep is not None
     done = CliRunner().invoke(init.main, ["--from", "../sweep.yaml", "--example", "spirals"], standalone_mode=False)
     assert "exclude each other" in str(done.exception)
+    done = CliRunner().invoke(init.main, ["--from", "../sweep.yaml"], standalone_mode=False)
+    assert done.exception is None and "kept   jobs/train.toml" in done.stdout
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("run_cap: 7", "run_cap: 8"))
+    done = CliRunner().invoke(init.main, ["--from", "../sweep.yaml"], standalone_mode=False)
+    assert isinstance(done.exception, UsageError) and "jobs/train.toml" in str(done.exception)
