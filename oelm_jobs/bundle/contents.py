@@ -23,6 +23,7 @@ from ..folders import study_files
 from ..programs import description
 from ..spec.study import Study
 from ..study import blocks
+from ..study.files import names_in
 from .archive import why_not
 
 CHECKPOINTS = Path("models", "checkpoints")
@@ -105,11 +106,16 @@ def collect(
 
 
 def _named_studies(project: Path, study: Study) -> Iterator[Path]:
-    """Yield the files of other studies that a study's file names, as what it goes on from."""
-    text = study.path.read_text(encoding="utf-8", errors="replace")
-    for path in study_files(project):
-        if path != study.path and re.search(rf"[\"']{re.escape(path.stem)}[/\"']", text):
-            yield path
+    """Yield the files of studies that a study goes on from, by what its file names, and that these go on from."""
+    called = names_in(study_files(project))
+    found = [study.path]
+    for known in found:
+        text = known.read_text(encoding="utf-8", errors="replace")
+        for path, name in called.items():
+            word = f"{re.escape(name)}|{re.escape(path.stem)}"
+            if path not in found and re.search(rf"[\"'](?:{word})[/\"']", text):
+                found.append(path)
+                yield path
 
 
 def _experiments(project: Path, study: Study, into: Contents) -> None:

@@ -233,3 +233,15 @@ def test_data_of_one_name_from_two_places_both_come_along(tmp_path: Path) -> Non
     contents_of.collect(project, read_study(project / "jobs" / "two.toml"), [], [], into)
     found = {path.parent.name: path.read_text() for path in (tmp_path / "into" / "data").rglob("manifest.json")}
     assert found == {"novels": '"own"', "novels-2": '"other"'} and not into.left_out
+
+
+def test_the_files_of_all_studies_that_one_goes_on_from_come_along(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    needs = 'base = { needs = ["%s/gpt_base"] }'
+    (tmp_path / "jobs" / "last.toml").write_text(STUDY + '# "middle/gpt_base"\n')
+    (tmp_path / "jobs" / "file.toml").write_text('name = "middle"\n' + needs % "first")
+    (tmp_path / "jobs" / "first.toml").write_text("")
+    (tmp_path / "jobs" / "other.toml").write_text(needs % "last")
+    into = contents_of.Contents(folder=tmp_path / "into")
+    contents_of.collect(tmp_path, read_study(tmp_path / "jobs" / "last.toml"), [], [], into)
+    assert archive.files_in(tmp_path / "into") == ["jobs/file.toml", "jobs/first.toml", "jobs/last.toml"]
