@@ -1,4 +1,4 @@
-"""How often verdicts and bounds err at a nominal 5 %, for every design that a report can state.
+"""How often verdicts and bounds err at a nominal 5 %, for every kind of design that a report can state.
 
 The designs are those of the test suite (tests/analysis/designs.py), drawn more often. ``--write`` puts what was
 measured into the table of docs/statistics.md.

@@ -1,7 +1,7 @@
 """Studies drawn from known truths and judged as a report judges them: how often verdicts err, how often bounds miss.
 
 A design is a study whose truth is a margin, where a verdict errs most easily. ``rates`` draws it many times and counts.
-``DESIGNS`` are all that a report can state; tests/analysis/test_error_rates.py holds each to its level, and
+``DESIGNS`` are all kinds that a report can state; tests/analysis/test_error_rates.py holds each to its level, and
 benchmarks/error_rates.py measures them longer for docs/statistics.md.
 """
 
@@ -289,7 +289,7 @@ def near_zero(seeds: int, share: float) -> Design:
 
 
 def _of_rules() -> Iterable[Design]:
-    """Every rule, on each of its margins, in each way of comparing."""
+    """Every rule, on the last of its margins, in each way of comparing."""
     ways = {"5 pairs": paired(5), "4 and 4 seeds": apart(4, 4, 3.0), "3 and 6 seeds": apart(3, 6, 0.5)}
     for said, hypothesis in RULES.items():
         for way, arms in ways.items():

@@ -1,4 +1,4 @@
-"""How often verdicts and bounds err, over all designs that a report can state, by simulation through ``judge``.
+"""How often verdicts and bounds err, over every kind of design that a report states, by simulation through ``judge``.
 
 A design fails where it errs more often than chance allows a rate of LEVEL; with DRAWS draws a rate of 7 % in place of
 5 % fails in 95 of 100 cases. Each draws from its own fixed seed.
