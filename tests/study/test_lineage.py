@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from oelm_jobs.study.files import load_study, read_study
 from oelm_jobs.study.plan import make_plan
 from oelm_jobs.study.resolve import plan_runs
 from oelm_jobs.targets.files import LOCAL
+from tests.support import REPOSITORY
 
 PROGRAM = """
 factors = ["lr"]
@@ -225,3 +227,10 @@ def test_of_a_study_that_tunes_its_confirming_runs_are_what_others_need(project:
     write(project, "tuned", tuning.replace("confirm_seeds = [11, 12]", "") + "base = { arm = 1 }\n")
     with pytest.raises(ConfigurationError, match="study tuned tunes and has no confirm_seeds"):
         runs_of(project, study)
+
+
+def test_the_studies_of_the_demo_of_evidence_go_on_from_one_another(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "jobs" / "examples" / "evidence", tmp_path / "jobs")
+    second = load_study(tmp_path, "evidence_transfer")
+    first = lineage.others(tmp_path, second, load_study)["evidence"]
+    assert first.is_tuning and second.seeds == first.confirm_seeds
