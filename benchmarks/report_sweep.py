@@ -101,10 +101,10 @@ def main() -> None:
         wall = [time.perf_counter()]
         cpu = [time.process_time()]
 
-        def tell(what: str, since: int = -1) -> None:
+        def tell(what: str) -> None:
             wall.append(time.perf_counter())
             cpu.append(time.process_time())
-            print(f"{what:<28}{wall[-1] - wall[since - 1]:7.1f} s {cpu[-1] - cpu[since - 1]:7.1f} s of a processor")
+            print(f"{what:<28}{wall[-1] - wall[-2]:7.1f} s {cpu[-1] - cpu[-2]:7.1f} s of a processor")
 
         report = report_on(project, "sweep")
         tell("read")
