@@ -69,7 +69,7 @@ def placed(
     foreign = {(each.study, each.run) for run in takers for each in run.parents if each.study != plan.study.name}
     if foreign:
         stored = [run for run in store.runs(plan.project) if (run.study, run.name) in foreign]
-        view = refresh(store, plan.project, stored, scope=Scope.ALL)
+        view = refresh(store, plan.project, stored, scope=Scope.ALL, anew=True)
         known |= {(run.study, run.name): run for run in view.runs}
     brought: dict[tuple[Key, str], NeedRecord] = {}
     own = {run.name: run.run_dir for run in plan.runs if run.name in wanted}
