@@ -17,6 +17,7 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import few
 from oelm_jobs.ledger import Entry
 from oelm_jobs.spec.study import Study
+from oelm_jobs.study.blocks import of_tag
 
 from .audit.locks import Locks
 from .reading import run_directory
@@ -92,8 +93,6 @@ def load(
     groups, first = tuple(study.groups), study.seeds[0] if study.seeds else None
     found = []
     for entry in entries(project, study, current, runs):
-        if entry.group not in groups:
-            continue
         path = next(_places(project, study, entry, is_bundled=is_bundled), None)
         run = run_directory.load(path, now=now, groups=groups, first_seed=first) if path is not None else None
         found.append(Earlier(entry=entry, run=run))
@@ -133,8 +132,24 @@ class Settled:
     """Seeds whose first result decides and isn't here."""
 
 
-def settle(past: Sequence[Earlier], runs: Sequence[LoadedRun], locks: Locks | None) -> Settled:
-    """Return the runs that count for a study."""
+def selection(past: Sequence[Earlier], study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> list[Earlier]:
+    """Return what was before the runs that were asked for, and what nothing followed and was asked for itself.
+
+    Args:
+        study: As ``loading.selection`` returns it, like ``runs``.
+        names: Of groups, runs and blocks.
+    """
+    places, wanted = {(run.group, run.tag, run.seed) for run in runs}, {*names} - {*study.blocks}
+    is_of_blocks = len(wanted) < len({*names})
+    return [
+        one for one in past
+        if (not is_of_blocks or of_tag(study, one.entry.tag)[0])
+        and (not wanted or one.place in places or not wanted.isdisjoint((one.entry.group, one.entry.run)))
+    ]  # fmt: skip
+
+
+def settle(past: Sequence[Earlier], study: Study, runs: Sequence[LoadedRun], locks: Locks | None) -> Settled:
+    """Return the runs that count for a study. Of a group that it has no more nothing decides."""
     by_place: dict[Place, list[Earlier]] = {}
     for one in past:
         by_place.setdefault(one.place, []).append(one)
@@ -142,7 +157,7 @@ def settle(past: Sequence[Earlier], runs: Sequence[LoadedRun], locks: Locks | No
     remarks, disputes, forgotten = [], [], []
     for (group, tag, seed), members in by_place.items():
         newest = next((run for run in kept if (run.group, run.tag, run.seed) == (group, tag, seed)), None)
-        first = _binding(members, newest, locks) if locks is not None else None
+        first = _binding(members, newest, locks) if locks is not None and group in study.groups else None
         if first is not None and first.run is not None:
             name = first.entry.run
             kept = [run for run in kept if run is not newest] + [replace(first.run, name=name)]

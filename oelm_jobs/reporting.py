@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from . import ledger, visible
+from . import visible
 from .agent.sentences import Sentence, _
 from .agent.states import State
 from .analysis import compute, earlier, power, printed
@@ -28,6 +28,7 @@ from .analysis.reading.run_state import NO_RECORD
 from .analysis.report import Report
 from .errors import OelmError, UsageError
 from .folders import index_path
+from .ledger import Entry
 from .runs import renamed
 from .spec.study import Study
 from .store import Store
@@ -67,6 +68,8 @@ class StudyReport:
     """Runs of other studies that lie where this one's do."""
     past: list[Earlier]
     """Runs of the study that were started over or forgotten."""
+    thrown_away: list[Entry]
+    """Lines of the ledger about all of these, whatever was asked for."""
     locks: Locks | None
     planned: Study | None
     """The whole study that the lock is about; None outside of a project."""
@@ -100,7 +103,7 @@ class StudyReport:
             locks=self.locks,
             planned=self.planned,
             choice=self.choice,
-            ledger=self._thrown_away(),
+            ledger=self.thrown_away,
         )
         return replace(made, lineage=self._needed())
 
@@ -126,15 +129,9 @@ class StudyReport:
         places = [run_directory(folder / study, name), run_directory(folder, name)]
         return next((place for place in places if sync.study_in(place) == study), None)
 
-    def _thrown_away(self) -> list[ledger.Entry]:
-        """Return what the study's ledger says of runs that were forgotten or started over."""
-        if self.project is None or self.folders:
-            return []
-        return earlier.entries(self.project, self.study, _tokens(self.project, self.study), self.runs)
-
     @cached_property
     def _settled(self) -> Settled:
-        return earlier.settle(self.past, self.runs, self.locks)
+        return earlier.settle(self.past, self.study, self.runs, self.locks)
 
     @property
     def counting(self) -> list[LoadedRun]:
@@ -192,7 +189,7 @@ class StudyReport:
 
     def show_checklist(self, which: str) -> str:
         """Return a conference's checklist (``neurips``, ``arr``) as Markdown, filled where records say it."""
-        lost = [(entry.event, entry.gpu_hours) for entry in self._thrown_away()]
+        lost = [(one.entry.event, one.entry.gpu_hours) for one in self.past]
         known = checklist.Known(report=self.report, runs=self.runs, lost=lost)
         with self._told():
             return checklist.as_markdown(known, which, self.made_at)
@@ -299,17 +296,18 @@ def report_on(
             _say_of_others(project, asked, warn)
     locked = locks.load(project, asked) if project is not None and asked is not None else None
     known = choice.read(loading.choice_path(project, asked)) if project is not None and asked is not None else None
+    thrown_away = [one.entry for one in past]
     if only:
         chosen, runs = loading.selection(chosen, runs, only)
-        past = [one for one in past if one.place in [(run.group, run.tag, run.seed) for run in runs]]
+        past = earlier.selection(past, chosen, runs, only)
     folder, summary = Path(output) if output is not None else None, None
     if folder is not None:
         summary = folder / f"{chosen.name}_summary.json"
     elif project is not None and asked is not None and not only and not is_named and bundled is None:
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
     return StudyReport(
-        project=project, study=chosen, runs=runs, strangers=strangers, past=past, locks=locked, planned=asked,
-        folders=() if columns else places, folder=folder, summary=summary, target_loss=target_loss,
+        project=project, study=chosen, runs=runs, strangers=strangers, past=past, thrown_away=thrown_away, locks=locked,
+        planned=asked, folders=() if columns else places, folder=folder, summary=summary, target_loss=target_loss,
         choice=known, made_at=bundled.made_at if bundled is not None else loading.now(),
         origin=bundled.origin if bundled is not None else None,
     )  # fmt: skip

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from oelm_jobs.analysis import earlier
+from oelm_jobs.analysis.audit import lock
+from oelm_jobs.analysis.judging.verdicts import UNDECIDABLE, Verdict
+from oelm_jobs.analysis.reading import loading
 
 from oelm_jobs import ledger
+from oelm_jobs.reporting import StudyReport, report_on
+from oelm_jobs.spec.block import Block
 
 from . import synthetic
 from .synthetic import load, make_run, record
+
+LOSSES = {"gpt_base": [3.88, 3.885], "oelm_no_freeze": [3.85, 3.856], "oelm_freeze": [3.95, 3.957]}
+STUDY = synthetic.study(seeds=(42, 43))
 
 
 def made(folder: Path, token: str) -> Path:
@@ -46,3 +56,75 @@ def test_without_an_index_a_run_s_own_record_says_whether_it_started_over(
     run = load(made(tmp_path / "models" / "checkpoints" / "demo", token))
     assert len(earlier.load(tmp_path, synthetic.study(), {}, [run], now=1.8e9)) == count
     assert len(earlier.load(tmp_path, synthetic.study(), {"gpt_base": "t2"}, [run], now=1.8e9)) == 1
+
+
+def whole(project: Path, *, is_locked: bool = True) -> None:
+    """Make runs of all groups of a study in a project."""
+    synthetic.make_arms(project / "models" / "checkpoints" / "demo", LOSSES)
+    if is_locked:
+        content = lock.content(STUDY, [], {}, 1.0e9)
+        ledger.append_lock(project, STUDY.name, json.loads(content))
+        ledger.lock_path(project, STUDY).write_bytes(content)
+
+
+def said(report: StudyReport) -> str:
+    return "\n".join(str(finding.text) for finding in report.findings)
+
+
+def h4(report: StudyReport) -> Verdict:
+    (verdict,) = (one for one in report.verdicts if one.hypothesis.id == "H4")
+    return verdict
+
+
+def compute(report: StudyReport) -> dict[str, Any]:
+    (table,) = (one for one in report.report.tables if one.key == "compute")
+    return {str(row[0].value): row[1].value for row in table.rows}
+
+
+def test_a_first_result_that_is_gone_leaves_the_verdict_undecidable_also_of_a_selection(tmp_path: Path) -> None:
+    whole(tmp_path)
+    about = ("oelm_freeze", "gpt_base")
+    for only in ((), about):
+        assert h4(report_on(tmp_path, STUDY, only=only)).outcome != UNDECIDABLE
+    told(tmp_path, files=ledger.REMOVED, event=ledger.FORGOTTEN, run="gpt_base-s43", seed=43)
+    shutil.rmtree(tmp_path / "models" / "checkpoints" / "demo" / "exp_gpt_base-s43")
+    for only in ((), about):
+        verdict = h4(report_on(tmp_path, STUDY, only=only))
+        assert verdict.outcome == UNDECIDABLE, only
+        assert "the first result of gpt_base-s43 decides, and is not here" in str(verdict.reason)
+
+
+def test_a_selection_has_what_was_before_its_runs_and_nothing_of_others(tmp_path: Path) -> None:
+    whole(tmp_path, is_locked=False)
+    told(tmp_path, files=ledger.REMOVED, event=ledger.FORGOTTEN, run="gpt_base-s44", seed=44)
+    told(tmp_path, files=ledger.REMOVED, run="gpt_base-s43", seed=43)
+    for only, count in (
+        ((), 2),
+        (("gpt_base",), 2),
+        (("gpt_base", "oelm_freeze"), 2),
+        (("gpt_base-s43",), 1),
+        (("oelm_freeze-s43",), 0),
+        (("oelm_freeze",), 0),
+    ):
+        report = report_on(tmp_path, STUDY, only=only)
+        assert len(report.past) == count, only
+        assert ("in the ledger" in report.show_checklist("neurips")) is bool(count)
+
+
+def test_what_was_forgotten_of_a_group_that_the_study_has_no_more_is_counted(tmp_path: Path) -> None:
+    whole(tmp_path)
+    told(tmp_path, files=ledger.REMOVED, event=ledger.FORGOTTEN, run="old", group="old")
+    report = report_on(tmp_path, STUDY)
+    assert "1 run of this study was forgotten and counts for nothing here: old (" in said(report)
+    assert compute(report)["forgotten"] == 1
+
+
+def test_of_a_block_that_is_asked_for_there_is_what_was_before_its_runs(tmp_path: Path) -> None:
+    study = replace(STUDY, blocks={name: Block(name=name) for name in ("code", "wiki")})
+    for group in ("gpt_base", "oelm_freeze"):
+        for tag in ("code", "wiki", "wiki-lr1"):
+            told(tmp_path, files=ledger.REMOVED, run=f"{group}-{tag}", group=group, tag=tag)
+    past = earlier.load(tmp_path, study, {}, now=1.8e9)
+    for only, count in ((("wiki",), 4), (("wiki", "gpt_base"), 2), (("wiki", "code"), 6), (("gpt_base",), 3)):
+        chosen, runs = loading.selection(study, [], only)
+        assert len(earlier.selection(past, chosen, runs, only)) == count, only
