@@ -34,6 +34,8 @@ def record(project: Path, takes: Sequence[Take], before: Mapping[str, StoredRun]
 
 
 def _entries(project: Path, takes: Sequence[Take], before: Mapping[str, StoredRun], why: str) -> Iterator[Entry]:
+    studies = {run.study for run in before.values()} if any(take.gone is not None for take in takes) else set()
+    told = {(one.run, one.token) for study in studies for one in ledger.read(project, study)}
     for take in takes:
         known = before.get(take.run.name)
         if known is None or never_was(known):
@@ -42,13 +44,9 @@ def _entries(project: Path, takes: Sequence[Take], before: Mapping[str, StoredRu
             yield ledger.entry_of(known, event=ledger.RERUN, why=why, files=ledger.STAYS)
         elif take.archives:
             yield ledger.entry_of(known, event=ledger.RERUN, why=why, files=ledger.MOVING)
-        elif take.gone is not None and not _is_known(project, known):
+        elif take.gone is not None and (known.name, known.token) not in told:
+            # else it was moved, and what was to follow it was not submitted
             yield ledger.entry_of(known, event=ledger.RERUN, why=why, files=ledger.NONE)
-
-
-def _is_known(project: Path, run: StoredRun) -> bool:
-    """Tell whether the ledger has a run already: it was moved, and what was to follow it was not submitted."""
-    return any((entry.run, entry.token) == (run.name, run.token) for entry in ledger.read(project, run.study))
 
 
 def complete(project: Path, entries: Sequence[Entry], answer: messages.Moved | None, copies: Mapping[str, str]) -> None:
