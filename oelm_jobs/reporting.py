@@ -219,9 +219,9 @@ class StudyReport:
         figures, remarks = self._draw(language, style) if plot else ([], [])
         with self._told():
             files = writing.write(
-            self.report, self.folder, figures,
-            summary=self.summary, made_at=self.made_at, language=language, style=style, refresh_s=refresh_s,
-        )  # fmt: skip
+                self.report, self.folder, figures,
+                summary=self.summary, made_at=self.made_at, language=language, style=style, refresh_s=refresh_s,
+            )  # fmt: skip
         return files, remarks
 
     def _own_style(self) -> Path | None:
@@ -288,10 +288,10 @@ def report_on(
         chosen = asked
         at = bundled.made_at if bundled is not None else None
         runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints", at=at)
-        runs = _as_last_seen(project, asked, runs) if bundled is None else runs
-        past = earlier.load(
-            project, asked, _tokens(project, asked), runs, now=loading.now(at), is_bundled=bundled is not None
-        )
+        seen = _last_seen(project, asked)
+        runs = _as_last_seen(project, asked, runs, seen) if bundled is None else runs
+        tokens = {name: run.token for name, run in seen.items()}
+        past = earlier.load(project, asked, tokens, runs, now=loading.now(at), is_bundled=bundled is not None)
         if not runs and bundled is None:
             _say_of_others(project, asked, warn)
     locked = locks.load(project, asked) if project is not None and asked is not None else None
@@ -330,23 +330,23 @@ def _say_of_others(project: Path, study: Study, warn: Callable[[str], None]) -> 
         )
 
 
-def _tokens(project: Path, study: Study) -> dict[str, str]:
-    """Return the token of each run that the index knows, by name."""
+def _last_seen(project: Path, study: Study) -> dict[str, StoredRun]:
+    """Return each run of a study that the index knows, by name."""
     if not index_path().exists():
         return {}
     with Store() as store:
-        return {run.name: run.token for run in store.runs(project, study.name)}
+        return {run.name: run for run in store.runs(project, study.name)}
 
 
-def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:
+def _as_last_seen(
+    project: Path, study: Study, runs: list[LoadedRun], known: Mapping[str, StoredRun]
+) -> list[LoadedRun]:
     """Return the runs, and those that exist only elsewhere. A run whose files here show no end, or are from before it
     was extended, gets the state in which its target was last seen to have it: fetched files are out of date. Only a
     run's own files show that it is DONE.
     """
-    if not index_path().exists():
+    if not known:
         return runs
-    with Store() as store:
-        known = {run.name: run for run in store.runs(project, study.name)}
     found = []
     for run in runs:
         seen = known.get(run.name)
