@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from oelm_jobs.analysis.audit import lock
-from oelm_jobs.analysis.reading import loading
 
 from oelm_jobs import ledger
 from oelm_jobs.study.files import read_study
@@ -20,7 +19,7 @@ OLDER = REPOSITORY / "tests" / "fixtures" / "older"
 @pytest.mark.parametrize("name", ["trained", "script"])
 def test_a_lock_of_an_older_version_finds_nothing_changed_in_its_study(name: str) -> None:
     study = read_study(OLDER / "jobs" / f"{name}.toml")
-    found = lock.read(loading.lock_path(OLDER, study))
+    found = lock.read(ledger.lock_path(OLDER, study))
     assert found is not None and found.study == name and found.seeds == study.seeds
     assert lock.deviations(found, study, []) == []
 
@@ -28,7 +27,7 @@ def test_a_lock_of_an_older_version_finds_nothing_changed_in_its_study(name: str
 @pytest.mark.parametrize("name", ["trained", "script"])
 def test_a_lock_of_an_older_version_finds_a_rule_that_was_changed(name: str) -> None:
     study = read_study(OLDER / "jobs" / f"{name}.toml")
-    found = lock.read(loading.lock_path(OLDER, study))
+    found = lock.read(ledger.lock_path(OLDER, study))
     first, *others = study.hypotheses
     changed = replace(study, hypotheses=(replace(first, bounds=(0.3, 1.0)), *others))
     assert found is not None and list(lock.rule_deviations(found, changed)) == ["H1"]

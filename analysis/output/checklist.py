@@ -23,7 +23,6 @@ from ..reading.loaded_run import LoadedRun
 from ..report import Report
 from ..statistics import mean_sd
 
-CHECKLISTS = ("neurips", "arr")
 TODO = "[TODO: {}]"
 OF_DATA = ("train_sha256", "val_sha256", "test_sha256", "train_tokens", "val_tokens")
 
@@ -63,7 +62,7 @@ def as_markdown(known: Known, which: str, made_at: float) -> str:
         which: One of CHECKLISTS.
         made_at: Unix seconds.
     """
-    title, source, items = {"neurips": NEURIPS, "arr": ARR}[which]
+    title, source, items = CHECKLISTS[which]
     lines = [
         f"# {title}: the items on experiments",
         "",
@@ -374,3 +373,4 @@ ARR: tuple[str, str, Items] = (
         ),
     ),
 )
+CHECKLISTS = {"neurips": NEURIPS, "arr": ARR}

@@ -13,7 +13,7 @@ from pathlib import Path
 from oelm_jobs.agent import rundir
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import UsageError, valid_choices
-from oelm_jobs.ledger import lock_path as lock_path
+from oelm_jobs.ledger import lock_path
 from oelm_jobs.names import SPEED_TRIAL
 from oelm_jobs.spec.program import GOALS
 from oelm_jobs.spec.study import Study
