@@ -64,10 +64,7 @@ def _now(study: Study, runs: Sequence[LoadedRun]) -> Iterator[Cost]:
 def _before(past: Sequence[Earlier]) -> Iterator[Cost]:
     for one in past:
         kind = "forgotten" if one.entry.event == ledger.FORGOTTEN else "rerun"
-        if one.run is not None:
-            yield kind, one.run.elapsed_hours, one.run.gpu_hours
-        else:
-            yield kind, None, one.entry.gpu_hours
+        yield kind, one.run.elapsed_hours if one.run is not None else None, one.gpu_hours
 
 
 def _row(said: Sentence, costs: Sequence[Cost]) -> tuple[Cell, ...]:

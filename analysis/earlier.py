@@ -52,6 +52,12 @@ class Earlier:
         return self.entry.has_result
 
     @property
+    def gpu_hours(self) -> float | None:
+        """What it cost, by its files or else by the ledger."""
+        told = self.run.gpu_hours if self.run is not None else None
+        return self.entry.gpu_hours if told is None else told
+
+    @property
     def said(self) -> str:
         """Its result: metric and value."""
         value = self.entry.value

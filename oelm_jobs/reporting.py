@@ -189,7 +189,7 @@ class StudyReport:
 
     def show_checklist(self, which: str) -> str:
         """Return a conference's checklist (``neurips``, ``arr``) as Markdown, filled where records say it."""
-        lost = [(one.entry.event, one.entry.gpu_hours) for one in self.past]
+        lost = [(one.entry.event, one.gpu_hours) for one in self.past]
         known = checklist.Known(report=self.report, runs=self.runs, lost=lost)
         with self._told():
             return checklist.as_markdown(known, which, self.made_at)

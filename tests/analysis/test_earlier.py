@@ -128,3 +128,12 @@ def test_of_a_block_that_is_asked_for_there_is_what_was_before_its_runs(tmp_path
     for only, count in ((("wiki",), 4), (("wiki", "gpt_base"), 2), (("wiki", "code"), 6), (("gpt_base",), 3)):
         chosen, runs = loading.selection(study, [], only)
         assert len(earlier.selection(past, chosen, runs, only)) == count, only
+
+
+def test_a_checklist_has_the_hours_that_the_files_tell_where_the_ledger_has_none(tmp_path: Path) -> None:
+    whole(tmp_path, is_locked=False)
+    told(tmp_path, files=ledger.STAYS, place=str(made(tmp_path / "elsewhere", "t1")), gpu_hours=None)
+    report = report_on(tmp_path, STUDY)
+    (one,) = report.past
+    assert one.run is not None and one.run.gpu_hours
+    assert "compute of 1 runs" not in report.show_checklist("neurips")
