@@ -37,6 +37,10 @@ def test_the_reference_is_what_the_code_says() -> None:
     assert written == reference.pages(), "write it anew: python -m tools.reference"
 
 
+def test_how_help_is_asked_for_does_not_depend_on_what_ran_before() -> None:
+    assert "| `--help`, `-h` |" in reference.pages()["commands.md"]
+
+
 def literals(path: Path) -> set[str]:
     """Return the keys that a module takes from a table, where it names them."""
     return {

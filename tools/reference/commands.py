@@ -45,7 +45,7 @@ def command(name: str) -> click.Command:
 
 
 def section(which: click.Command, called: str, level: str) -> str:
-    context = click.Context(which, info_name=called)
+    context = _context(which, called)
     usage = f"```text\n{' '.join([called, *which.collect_usage_pieces(context)])}\n```\n"
     paragraphs = [plain(paragraph) for paragraph in (which.help or "").split("\n\n")]
     parts = [f"{level} {called}\n", usage, *(f"{paragraph}\n" for paragraph in paragraphs)]
@@ -59,8 +59,13 @@ def section(which: click.Command, called: str, level: str) -> str:
     return "\n".join(parts)
 
 
+def _context(which: click.Command, called: str | None = None) -> click.Context:
+    """Return a context as the command makes it: click keeps the help option that the first one asks for."""
+    return click.Context(which, info_name=called, **which.context_settings)
+
+
 def _params(which: click.Command) -> Iterator[click.Option]:
-    for param in which.get_params(click.Context(which, **which.context_settings)):
+    for param in which.get_params(_context(which)):
         if isinstance(param, click.Option):
             yield param
 
