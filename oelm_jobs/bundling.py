@@ -15,7 +15,7 @@ from .agent import schema
 from .agent.sentences import _
 from .analysis.audit import lock
 from .analysis.audit.plan import hash_of
-from .bundle import anonymous, archive, contents, identities
+from .bundle import anonymous, archive, code, contents, identities
 from .bundle.archive import ABOUT, REPORT
 from .errors import OelmError, UsageError
 from .language import LANGUAGES
@@ -147,6 +147,8 @@ def reproduce(place: Path | str, *, only: Sequence[str] = (), output: Path | Non
     place = Path(place)
     with archive.opened(place) as folder:
         about = _about(place, folder)
+        if why := code.why_not(folder, about["left_out"]):
+            raise archive.refused(place, why)
         bundled = Bundled(made_at=about["made_at"], origin=Path(about["project"]))
         study = str(folder / about["study_file"])
         try:
@@ -174,7 +176,7 @@ def _about(place: Path, folder: Path) -> dict[str, Any]:
     except (schema.Misfit, OSError) as error:
         raise archive.refused(place, _("{name} is not understood", ABOUT)) from error
     kinds: dict[str, Any] = {"version": int, "study": str, "study_file": str, "made_at": (int, float), "language": str,
-             "project": str, "target_loss": (int, float, type(None))}  # fmt: skip
+             "project": str, "target_loss": (int, float, type(None)), "left_out": dict}  # fmt: skip
     version = about.get("version", VERSION) if isinstance(about, dict) else VERSION
     if isinstance(version, int) and version != VERSION:  # its keys may be others
         raise UsageError(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import code
 from .archive import files_in
 from .identities import COMMON, SHORTEST, Identities
 
@@ -73,6 +74,7 @@ def scrub(folder: Path, known: Identities, protected: Collection[str], seal: Reh
         if not any(place.iterdir()):
             place.rmdir()
     _rehash(folder, before, seal)
+    _rehash(folder, code.renamed(folder), seal)
     for name in files_in(folder):
         changes.look(name, (folder / name).read_bytes().decode("utf-8", "replace"))
     return Scrubbed(changed=tuple(changed), remaining={one: tuple(at) for one, at in changes.remaining.items()})

@@ -4,7 +4,6 @@ data are, and the code that ran.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ledger
-from ..agent import rundir, snapshots
+from ..agent import rundir
 from ..agent.run import work
 from ..agent.sentences import _
 from ..code import credentials
@@ -24,6 +23,7 @@ from ..programs import description
 from ..spec.study import Study
 from ..study import blocks
 from ..study.files import names_in
+from . import code
 from .archive import why_not
 
 CHECKPOINTS = Path("models", "checkpoints")
@@ -102,7 +102,8 @@ def collect(
         said = {key: known[key] for key in ("run", "study", "group", "seed", "tag")}
         into.put(name, json.dumps(said).encode())
     _data(project, study, into)
-    _code(project, [*own], into)
+    records = (_json(rundir.control(run_dir, rundir.RUN)) for run_dir in own)
+    code.collect(project, records, into.put, into.left_out)
 
 
 def _named_studies(project: Path, study: Study) -> Iterator[Path]:
@@ -174,31 +175,3 @@ def _data(project: Path, study: Study, into: Contents) -> None:
         own = inner if inner.startswith("data/") else f"data/{inner}"
         names = (f"{own}{'' if number == 1 else f'-{number}'}/{MANIFEST}" for number in itertools.count(1))
         into.copy(folder / MANIFEST, next(name for name in names if name not in into))
-
-
-def _code(project: Path, run_dirs: Sequence[Path], into: Contents) -> None:
-    """Add the code that runs used, each snapshot once: as it was sent, where this machine has it, or else those of its
-    files that the project still has.
-    """
-    found: dict[str, str] = {}
-    for run_dir in run_dirs:
-        run = _json(rundir.control(run_dir, rundir.RUN))
-        if run.get("snapshot"):
-            found.setdefault(str(run["snapshot"]), str(run.get("train_code", "")))
-    for name in found:
-        if re.fullmatch(r"[0-9a-f]{8,64}", name) is None:
-            continue
-        tree = project / rundir.CONTROL / snapshots.FOLDER / name
-        if not tree.is_dir():
-            into.left_out[f"code/{name}"] = _("is on targets alone")
-            continue
-        listed = {}
-        for place, folders, names in os.walk(tree):
-            folders[:] = sorted(folder for folder in folders if folder != "__pycache__")
-            for file in sorted(names):
-                path = Path(place, file)
-                inner = path.relative_to(tree).as_posix()
-                into.copy(path, f"code/{name}/{inner}")
-                if f"code/{name}/{inner}" in into:
-                    listed[inner] = hashlib.sha256(path.read_bytes()).hexdigest()
-        into.put(f"code/{name}.json", (json.dumps({"snapshot": name, "files": listed}, indent=1) + "\n").encode())

@@ -1,4 +1,6 @@
-"""Who a bundle could tell of: names of people, users, hosts and targets, places on disks, remotes of git, e-mails."""
+"""Who a bundle could tell of: names of people, users, hosts and targets, places on disks, git's commits and remotes,
+e-mails.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +50,7 @@ class Identities:
     users: dict[str, None] = field(default_factory=dict)
     hosts: dict[str, None] = field(default_factory=dict)
     targets: dict[str, None] = field(default_factory=dict)
+    commits: dict[str, None] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     """Folders whose names are replaced as a whole, with what stands for them."""
 
@@ -59,7 +62,7 @@ class Identities:
         """What stands for each name."""
         found: dict[str, str] = {}
         for kind, known in (("person", self.persons), ("user", self.users), ("host", self.hosts),
-                            ("target", self.targets)):  # fmt: skip
+                            ("target", self.targets), ("commit", self.commits)):  # fmt: skip
             numbered: dict[str, str] = {}
             for name in known:
                 plain = name.strip().casefold()
@@ -190,6 +193,8 @@ def _of_record(content: Any, found: Identities, roots: dict[str, None]) -> None:
             found.users |= dict.fromkeys(said)
         elif kind in TARGET_KEYS:
             found.targets |= dict.fromkeys(one for one in said if one != LOCAL.name)
+        elif kind == "revision":
+            found.commits |= dict.fromkeys(one.partition("-")[0] for one in said)
         elif kind in ("run_dir", "place", "copy"):
             roots |= dict.fromkeys(
                 one.partition("/models/checkpoints")[0] for one in said if "/models/checkpoints" in one

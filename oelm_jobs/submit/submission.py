@@ -11,14 +11,16 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .. import ledger
-from ..agent import processes, rundir, snapshots
+from ..agent import processes, rundir, snapshots, trees
 from ..agent.reasons import because
 from ..agent.sentences import _
 from ..agent.states import State
 from ..checks import preflight, site
-from ..code import listings, snapshot
+from ..code import kept, listings, snapshot
+from ..code.snapshot import Tree
 from ..connections import AGENT_FOLDER, Connection
 from ..errors import CodeGone, LocalError, UnknownAnswer
 from ..programs import built_in, description
@@ -216,6 +218,15 @@ def _starts_over(take: Take) -> str:
     return ""
 
 
+def _keep(project: Path, code: Tree, say: Callable[[str], None]) -> None:
+    """Keep the code at home, for a bundle; runs don't need it, so where that can't be done it is said."""
+    try:
+        kept.keep(project, code)
+    except (OSError, trees.Busy, trees.Damaged) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        say(_("the code of these runs can't be kept in the project, so that a bundle lacks it: {why}", said))
+
+
 def _send(
     made: Scripts,
     scheduler: Scheduler,
@@ -236,6 +247,7 @@ def _send(
     folder = f"{plan.root}/{rundir.CONTROL}/{snapshots.FOLDER}"
     try:
         connection.keep_tree(snapshot.agent(), f"{plan.root}/{AGENT_FOLDER}")
+        _keep(plan.project, code, say)
         connection.keep_tree(code, folder)
         told = have_told()
         scripts = replace(made, notify=told.folder, mail=told.slurm_mail).render(runs)

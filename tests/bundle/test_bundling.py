@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tarfile
@@ -11,9 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from oelm_jobs import bundling, ledger
+from oelm_jobs.agent import trees
 from oelm_jobs.bundle import archive
 from oelm_jobs.bundle import contents as contents_of
 from oelm_jobs.cli.report import main as report
+from oelm_jobs.code import kept, snapshot
 from oelm_jobs.errors import UsageError
 from oelm_jobs.project import Project
 from oelm_jobs.study.files import read_study
@@ -24,6 +27,11 @@ from tests.study.test_blocks import TRAINER as TWO
 PERSON, MAIL, USER, HOST, TARGET = "Zoe Quandt", "zq@quandt-lab.org", "zquandt", "quandtbox", "quandts"
 NAMES = (PERSON, "Quandt", MAIL, USER, HOST, TARGET)
 HOME = f"/home/{USER}/oelm"
+COMMIT = "9f2c0d4be1a7f3658c90"
+LOOP = f"# {PERSON}, {HOME}\nprint('ok')\n"
+CODE = trees.name_of([("key.pem", False, hashlib.sha256(b"x").hexdigest()),
+                      ("train/loop.py", True, hashlib.sha256(LOOP.encode()).hexdigest())])  # fmt: skip
+"""The hash of the code that ran, before something in it was replaced."""
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -48,7 +56,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for seed, loss in enumerate(losses, start=42):
             place = make_run(checkpoints, group, seed, final_loss=loss, study_name="s", hardware={"host": HOST})
             more = {"target": TARGET, "project": HOME, "run_dir": f"{HOME}/models/checkpoints/s/{place.name}",
-                    "diff": f"+# {PERSON}", "command": ["python", f"{HOME}/x.py"]}  # fmt: skip
+                    "diff": f"+# {PERSON}", "command": ["python", f"{HOME}/x.py"],
+                    "snapshot": CODE, "revision": f"{COMMIT}-dirty"}  # fmt: skip
             for name in (".oelm/run.json", "experiment_result.json"):
                 record(place, name, json.loads((place / name).read_text()) | more)
             attempt = {"number": 1, "host": HOST, "token": "t", "started_at": 1.7e9, "devices": ["cuda:0"]}
@@ -56,10 +65,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             record(place, ".oelm/end.json", {"state": "DONE", "reason": f"ended for {USER}", "attempts": [attempt]})
             record(place, ".oelm/fetched.json", {"host": HOST})
             (place / "checkpoint_400.pt").write_bytes(b"weights")
-    code = folder / ".oelm" / "snapshots" / "0123456789abcdef"
+    code = tmp_path / "code"
     (code / "train").mkdir(parents=True)
-    (code / "train" / "loop.py").write_text(f"# {PERSON}, {HOME}\nprint('ok')\n")
+    (code / "train" / "loop.py").write_text(LOOP)
+    (code / "train" / "loop.py").chmod(0o755)
     (code / "key.pem").write_text("x")
+    kept.keep(folder, snapshot.tree([("train/loop.py", code / "train" / "loop.py"), ("key.pem", code / "key.pem")]))
     ledger.append(folder, "s", [ledger.Entry(
         time=1.7e9, study="s", run="gpt_base-s44", group="gpt_base", seed=44, tag="", fingerprint="", token="t",
         target=TARGET, run_dir=f"{HOME}/models/checkpoints/s/exp_gpt_base-s44", state="DONE", reason="", metric="loss",
@@ -96,8 +107,8 @@ def test_a_bundle_repeats_the_projects_own_verdicts_byte_for_byte(project: Path,
     assert b"was forgotten" in packed["report/hypothesis_validation.txt"]
     assert b"The rules were locked" in packed["report/hypothesis_validation.txt"]
     assert not any(name.endswith((".pt", "fetched.json", "key.pem")) for name in packed)
-    assert "code/0123456789abcdef/train/loop.py" in packed
-    assert made.left_out["code/0123456789abcdef/key.pem"] == "is a private key"
+    assert packed[f"code/{CODE}/train/loop.py"] == LOOP.encode()
+    assert made.left_out == {f"code/{CODE}/key.pem": "is a private key"}
 
 
 @pytest.mark.slow
@@ -106,7 +117,7 @@ def test_an_anonymous_bundle_names_nobody_and_comes_to_the_same_verdicts(project
     assert all(any(name.encode() in content for content in plain.values()) for name in NAMES)
     made = bundling.make(project, "s", tmp_path / "a.tar.gz", is_anonymous=True)
     hidden = contents(made.path)
-    for name in (*NAMES, HOME, str(project), "secret-project"):
+    for name in (*NAMES, HOME, str(project), "secret-project", COMMIT, CODE):
         assert [at for at, content in hidden.items() if name.lower().encode() in content.lower()] == [], name
     tables = [each["report/comparison_table.txt"].partition(b"\nEvery run")[0] for each in (hidden, plain)]
     assert tables[0] == tables[1]  # the other one has the reasons, which somebody's name stands in
@@ -114,8 +125,9 @@ def test_an_anonymous_bundle_names_nobody_and_comes_to_the_same_verdicts(project
     assert said[0] == said[1] and b"H2" in said[0]
     verdicts = [json.loads(each["report/analysis_results.json"])["verdicts"] for each in (hidden, plain)]
     assert verdicts[0] == verdicts[1]
-    assert hidden.keys() == plain.keys() and made.remaining == {}
-    assert "code/0123456789abcdef/key.pem" in made.left_out and b"key.pem" not in hidden["bundle.json"]
+    code = next(name for name in hidden if name.startswith("code/") and name.endswith(".json"))[5:-5]
+    assert {name.replace(code, CODE) for name in hidden} == plain.keys() and made.remaining == {}
+    assert f"code/{CODE}/key.pem" in made.left_out and b"key.pem" not in b"".join(hidden.values())
     with bundling.reproduce(made.path) as found:
         assert found.differs == () and found.report.locks is not None
     hosts = {json.loads(content)["outcome"]["hardware"]["host"] for name, content in hidden.items()
@@ -148,6 +160,33 @@ def test_a_bundle_whose_runs_say_something_else_than_its_report_is_told(project:
     asked = ["--from", str(tmp_path / "forged.tar.gz"), "--checklist", "arr"]
     done = CliRunner().invoke(report, asked, standalone_mode=False)
     assert isinstance(done.exception, UsageError) and "hypothesis_validation.txt" in str(done.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["another file", "another list", "a further file", "a file less"])
+def test_other_code_than_what_ran_is_refused_though_the_manifest_fits(
+    project: Path, tmp_path: Path, change: str
+) -> None:
+    made = bundling.make(project, "s", tmp_path / "b.tar.gz")
+    with archive.opened(made.path) as folder:
+        place = folder / "code" / CODE / "train" / "loop.py"
+        place.write_text("print('another')\n")
+        said = f"code/{CODE}/train/loop.py is not the file that ran"
+        if change == "another list":
+            listing = folder / "code" / f"{CODE}.json"
+            sha256 = [hashlib.sha256(text.encode()).hexdigest() for text in (LOOP, place.read_text())]
+            listing.write_text(listing.read_text().replace(*sha256))
+            said = f"code/{CODE}.json is not the list of files that its name says"
+        elif change == "a further file":
+            place.write_text(LOOP)
+            place.with_name("more.py").write_text("")
+            said = f"code/{CODE}/train/more.py is in no list of code that ran"
+        elif change == "a file less":
+            place.unlink()
+            said = f"code/{CODE}/train/loop.py is missing"
+        archive.write(folder, tmp_path / "forged.tar.gz")
+    with pytest.raises(UsageError, match=said), bundling.reproduce(tmp_path / "forged.tar.gz"):
+        pass
 
 
 @pytest.mark.slow
