@@ -17,6 +17,7 @@ from .audit.lock import Lock
 from .audit.locked import account
 from .audit.locks import Locks
 from .audit.plan import changes, plan_of
+from .elsewhere import Alike
 from .findings import AuditFinding, warning
 from .judging import blocks as judging
 from .judging.blocks import Within
@@ -46,12 +47,14 @@ def build(
     ledger: Sequence[Entry] = (),
     disputes: Sequence[replicates.Dispute] = (),
     compute: Table | None = None,
+    alike: Sequence[Alike] = (),
 ) -> Report:
     """Build the report of a study from loaded runs, as ``report.build``; of one with blocks over all of them."""
     if not study.blocks:
         return report.build(
             study, runs, trials=trials, remarks=remarks, target_loss=target_loss, lock=lock, locks=locks,
             planned=planned, choice=choice, ledger=ledger, disputes=disputes, compute=compute,
+            alike=alike,
         )  # fmt: skip
     own, strangers = replicates.divide(study, runs)
     divided = _divided(study, own)
@@ -64,6 +67,7 @@ def build(
             target_loss=target_loss,
             lock=lock,
             disputes=_within(study, name, disputes),
+            alike=alike,
         )
         for name, within in blocks.each(study).items()
     }

@@ -14,12 +14,13 @@ from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 from oelm_jobs.study.tuning import as_judged
 
-from . import effects, findings, lineage, repeated, summaries, sweeps, told, tuning, tuning_tables, variation
+from . import effects, elsewhere, findings, lineage, repeated, summaries, sweeps, told, tuning, tuning_tables, variation
 from .audit import arms, configurations, observations, treatment
 from .audit.choice import Choice
 from .audit.lock import Lock, deviations, rule_deviations
 from .audit.locked import Account, account
 from .audit.locks import Locks
+from .elsewhere import Alike
 from .findings import AuditFinding
 from .judging import speed
 from .judging.evidence import COUNT_METRICS, LOSS_METRICS, TEST_METRICS
@@ -123,6 +124,7 @@ def build(
     ledger: Sequence[Entry] = (),
     disputes: Sequence[replicates.Dispute] = (),
     compute: Table | None = None,
+    alike: Sequence[Alike] = (),
 ) -> Report:
     """Build the report of a study from loaded runs; never raises for what the runs hold.
 
@@ -134,6 +136,7 @@ def build(
     Args:
         disputes: Seeds whose result that decides is known not to be here, with what the runs themselves dispute.
         compute: The table of what the study took in all.
+        alike: Runs of other studies with the settings of this one's.
     """
     settled = replicates.settle(study, runs)
     runs = settled.runs
@@ -163,9 +166,12 @@ def build(
         seeds = (*(locked or study.seeds), None)
         deciding = {name: tuple(run for run in members if run.seed in seeds) for name, members in own.items()}
         disputes = [dispute for dispute in disputes if dispute.seed in seeds]
+    seen = elsewhere.findings(alike, deciding, lock.locked_at, is_confirming=tuned is not None) if lock else []
+    found += seen
     around = {h.id: circumstances(h, study, deciding, found, trials, disputes) for h in study.hypotheses}
     if tuned is not None:
         around = {h.id: tuning.with_remarks(around[h.id], h, whole, tuned, goals) for h in study.hypotheses}
+    around = {h.id: elsewhere.with_alarms(around[h.id], h, seen) for h in study.hypotheses}
     if lock is not None:
         for name, note in rule_deviations(lock, study).items():
             around[name] = replace(around[name], alarms=(*around[name].alarms, note))

@@ -241,7 +241,7 @@ def look(
         strange=tuple(strange),
         findings=(),
     )
-    said = [*_unequal(study, found), *_unlike(study, found), *_reused(study, runs), *_confirmed(tuned)]
+    said = [*_unequal(study, found), *_unlike(study, found), *_reused(study, runs, found), *_confirmed(tuned)]
     said += _confirmed_otherwise(study, tuned)
     said += [*_changed(study, choice, found, best)] if choice is not None else []
     return replace(tuned, findings=tuple(said))
@@ -293,13 +293,15 @@ def _unlike(study: Study, found: Sequence[Effort]) -> list[AuditFinding]:
     return [_warning(_("the trials differ in {keys}, which the study does not declare", keys))] if keys else []
 
 
-def _reused(study: Study, runs: Sequence[LoadedRun]) -> list[AuditFinding]:
-    """Return which seeds confirm and had a part in the choice."""
-    used = [run for run in runs if run.tag != CONFIRM and run.seed in study.confirm_seeds and run.group in study.groups]
+def _reused(study: Study, runs: Sequence[LoadedRun], found: Sequence[Effort]) -> list[AuditFinding]:
+    """Return which seeds confirm and had a part in the choice, whether the runs were thrown away or not."""
+    tried = {run.name: run.seed for run in runs if run.tag != CONFIRM and run.group in study.groups}
+    tried |= {entry.run: entry.seed for effort in found for entry in effort.thrown_away}
+    used = {name: seed for name, seed in tried.items() if seed is not None and seed in study.confirm_seeds}
     if not used:
         return []
-    seeds = [str(seed) for seed in sorted({run.seed for run in used if run.seed is not None})]
-    names = few([run.name for run in used])
+    seeds = [str(seed) for seed in sorted(set(used.values()))]
+    names = few([*used])
     return [_warning(_("seeds {seeds} are to confirm the choice, and were tried with before: {runs}", seeds, names))]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from . import ledger
 from .agent import schema
 from .agent.sentences import _
+from .analysis import elsewhere
 from .analysis.audit import lock
 from .analysis.audit.plan import hash_of
 from .bundle import anonymous, archive, code, contents, identities
@@ -97,6 +98,8 @@ def make(
             for run in own.strangers
         ]
         contents.collect(project, own.study, [run.path for run in own.runs], strangers, into)
+        if own.alike:
+            into.put(f"experiments/{own.study.name}/{elsewhere.FILE}", elsewhere.encoded(own.alike))
         file, remaining, left_out = f"jobs/{own.study.path.name}", {}, dict(into.left_out)
 
         def reported(origin: Path) -> dict[str, bytes]:

@@ -82,6 +82,10 @@ class Entry:
     """Where they are on the target, if they were moved."""
     copy: str = ""
     """Where a copy that was fetched is on this machine, if it was moved."""
+    queued_at: float | None = None
+    """When it was last submitted, Unix seconds, by the clock of the machine that did; None where nobody knew, and in
+    older lines.
+    """
     left: tuple[Left, ...] = ()
     """What it had left on other targets, where it stays."""
 
@@ -98,7 +102,7 @@ _SHAPE = Table(
      "target": Text(), "run_dir": _PATH, "state": Text(), "reason": _WORDS,
      "has_result": Flag(), "metric": Maybe(verbs.METRIC_NAME), "value": Maybe(verbs.METRIC), "step": Maybe(Number()),
      "gpu_hours": Maybe(Number(0)), "why": _WORDS, "files": Text(most=64), "place": _PATH,
-     "copy": _PATH, "left": LEFT},
+     "copy": _PATH, "queued_at": Maybe(Number()), "left": LEFT},
     keeps=True,
 )  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
@@ -124,7 +128,7 @@ def entry_of(run: StoredRun, *, why: str, files: str, **more: Any) -> Entry:
         fingerprint=run.fingerprint, token=run.token, target=run.target, run_dir=run.run_dir, state=str(run.state),
         reason=str(run.reason), metric=name, value=value, step=run.progress.get("step"),
         has_result=run.state is State.DONE or DIVERGED in codes(run.reason),
-        why=why, files=files, left=tuple(run.left), **{"gpu_hours": None, **more},
+        why=why, files=files, queued_at=run.queued_at, left=tuple(run.left), **{"gpu_hours": None, **more},
     )  # fmt: skip
 
 

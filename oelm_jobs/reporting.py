@@ -11,13 +11,14 @@ from pathlib import Path
 from . import visible
 from .agent.sentences import Sentence, _
 from .agent.states import State
-from .analysis import compute, earlier, power, printed
+from .analysis import compute, earlier, elsewhere, power, printed
 from .analysis import lineage as came_from
 from .analysis.audit import choice, locks
 from .analysis.audit.choice import Choice
 from .analysis.audit.locks import Locks
 from .analysis.blocks import build
 from .analysis.earlier import Earlier, Settled
+from .analysis.elsewhere import Alike
 from .analysis.figures import draw
 from .analysis.findings import AuditFinding
 from .analysis.judging.verdicts import Verdict
@@ -104,8 +105,18 @@ class StudyReport:
             planned=self.planned,
             choice=self.choice,
             ledger=self.thrown_away,
+            alike=self.alike,
         )
         return replace(made, lineage=self._needed())
+
+    @cached_property
+    def alike(self) -> list[Alike]:
+        """Runs of the project's other studies with the settings of those that decide; none where nothing is locked."""
+        if self.project is None or self.planned is None or self.locks is None or not self.counting:
+            return []
+        if self.origin is not None:
+            return elsewhere.in_bundle(self.project, self.planned)
+        return elsewhere.find(self.project, self.planned, self.counting, self.locks, _stored(self.project))
 
     def _needed(self) -> tuple[came_from.Edge, ...]:
         """Return what the study's groups need of others, whose studies may not be here any more."""
@@ -332,10 +343,15 @@ def _say_of_others(project: Path, study: Study, warn: Callable[[str], None]) -> 
 
 def _last_seen(project: Path, study: Study) -> dict[str, StoredRun]:
     """Return each run of a study that the index knows, by name."""
+    return {run.name: run for run in _stored(project, study.name)}
+
+
+def _stored(project: Path, study: str | None = None) -> list[StoredRun]:
+    """Return the runs of a project, or of one of its studies, that the index knows."""
     if not index_path().exists():
-        return {}
+        return []
     with Store() as store:
-        return {run.name: run for run in store.runs(project, study.name)}
+        return store.runs(project, study)
 
 
 def _as_last_seen(

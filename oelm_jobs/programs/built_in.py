@@ -43,6 +43,8 @@ EXECUTION = frozenset(trainer.FIELDS) - frozenset(SCIENTIFIC)
 """Keys that leave the sequence of updates as it is: micro-batch times world size times accumulation is the global
 batch, which is scientific.
 """
+MEASURED = ("val_interval", "val_batches")
+"""Keys of those that decide the result which say how often, and on how much, a run is validated."""
 OF_THE_STEP = frozenset({"batch_size", "compile", "deterministic", "gradient_accumulation_steps", "num_workers"})
 """Keys that say how a step is cut, which its speed depends on."""
 (_BATCH,) = BESIDES

@@ -18,6 +18,7 @@ from oelm_jobs.analysis.output import result_types, writing
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.errors import UsageError
+from oelm_jobs.ledger import Entry
 from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.spec.sweep import Parameter, Sweep
 from oelm_jobs.study import sweep
@@ -211,6 +212,22 @@ def test_an_attempt_to_cheat_is_told_in_the_line_of_the_verdict(runs: Path, chea
         assert words in "\n".join(said(made)) and words in alarms
     printed = writing.show(made, "text", "en", 0.0)
     assert " ".join(expected[0].split()[:4]) in " ".join(printed.split())
+
+
+def test_a_seed_that_confirms_and_was_tried_is_told_also_where_all_groups_threw_that_away(whole: Path) -> None:
+    gone = [
+        Entry(
+            time=1.7e9, study="demo", run=f"{group}-s101", group=group, seed=101, tag="", fingerprint="", token="t",
+            target="local", run_dir="/r", state="DONE", reason="", metric=None, value=None, step=None, has_result=True,
+            gpu_hours=None, why="", files="removed",
+        )
+        for group in GROUPS
+    ]  # fmt: skip
+    made = report.build(tuned_study(), loaded(whole), choice=chosen(whole), ledger=gone)
+    (alarm,) = verdict(made).alarms
+    assert str(alarm) == (
+        "seeds 101 are to confirm the choice, and were tried with before: gpt_base-s101, oelm_freeze-s101"
+    )
 
 
 def test_a_run_with_other_values_than_were_chosen_decides_nothing(runs: Path) -> None:
