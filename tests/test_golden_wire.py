@@ -204,7 +204,7 @@ def test_results_are_listed_and_freed_as_they_were(agent: Agent, host: Callable[
     agent.ask("release", {"runs": {run_dir: []}})
     rows = {name: [files[name]["size"], files[name]["sha256"]] for name in have}
     rows["best_model.pt"][1] = "0" * 64  # not what was fetched
-    agent.ask("remove", {"runs": [{"run_dir": run_dir, "files": rows}]})
+    agent.ask("remove", {"root": str(agent.root), "runs": [{"run_dir": run_dir, "files": rows}]})
     compare_json("wire/inventory_release_remove.json", json.loads(agent.noted()))
 
 

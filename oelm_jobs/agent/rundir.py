@@ -212,6 +212,28 @@ def merged(shared: Dict[str, object], own: Dict[str, object]) -> Dict[str, objec
     return record
 
 
+def records_of(script: Path, word: str = "") -> List[Dict[str, Any]]:
+    """Return the records that a launch script holds, in the order of its tasks; none where it can't be read.
+
+    Args:
+        word: None are returned of a script without it: parsing takes longer than looking.
+    """
+    try:
+        text = script.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    return records_in(text) if word in text else []
+
+
+def records_in(text: str) -> List[Dict[str, Any]]:
+    """Return the records in a launch script's text; none where it holds none."""
+    try:
+        content = json.loads(text.partition("<<'OELM_RECORD'\n")[2].partition("\nOELM_RECORD\n")[0])
+        return [merged(content["shared"], each) for each in content["runs"]] if "runs" in content else [content]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power loss."""
     handle = os.open(str(folder), os.O_RDONLY)

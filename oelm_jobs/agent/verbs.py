@@ -115,6 +115,7 @@ ANSWERED = {"answer": Text(among=("accepted", "repeated", "settled"))}
 SUBMITTED = {"answer": Text(among=("accepted", "repeated", "settled", "lacking"))}
 TREE = Text(most=16, pattern="[0-9a-f]{16}")
 TREES = Each(TREE)
+TAKEN = Table({"run_dir": ABSOLUTE, "name": NAME, "study": Text(), "run": Text(), "state": STATE})
 FOUND = Anything(depth=200, is_table=True)
 DONE = Text(among=("cancelled", "not running", "still ending"))
 MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE), "gpu_hours": Map(Number(0))}, {"removed": Each(ABSOLUTE)})
@@ -155,7 +156,9 @@ ANSWERS: Shapes = {
     "inventory": Table({"rsync": Text(), "runs": Map(HELD)}),
     "release": Table({}),
     "remove": Table({"runs": Map(Table({"removed": Each(NAME), "freed": SIZE, "kept": Map(WORDS, keys=NAME)}))}),
-    "snapshots": Table({"unused": TREES, "freed": SIZE, "note": WORDS}),
+    "snapshots": Table(
+        {"unused": TREES, "freed": SIZE, "note": WORDS, "taken": Each(TAKEN), "doubt": WORDS},
+    ),
     "discard": Table({"removed": TREES, "freed": SIZE}),
     "log": Table({"content": BASE64, "offset": SIZE, "size": SIZE, "state": STATE, "reason": Maybe(WORDS)}),
     "probe": Table({**HOST, "runs": Map(STANDS)}, {"disk_free": SIZE, "lease_error": WORDS, **LEASES}),
@@ -213,7 +216,10 @@ REQUESTS: Dict[str, Table] = {
          "checkpoints": Text(among=tuple(each.value for each in Checkpoints))}
     ),
     "release": Table({"runs": Map(Each(NAME))}),
-    "remove": Table({"runs": Each(Table({"run_dir": ABSOLUTE, "files": Map(Row((SIZE, HASH)), keys=NAME)}))}),
+    "remove": Table(
+        {**ROOT, "runs": Each(Table({"run_dir": ABSOLUTE, "files": Map(Row((SIZE, HASH)), keys=NAME)}))},
+        {"checkpoint_root": OPTIONAL_PATH},
+    ),
     "snapshots": Table(ROOT, UNUSED),
     "discard": Table({**ROOT, "names": TREES}, UNUSED),
     "log": Table(

@@ -58,7 +58,11 @@ def main(
     if as_json:
         gone = {(each.run.study, each.run.name): sorted(each.names) for each in cleaned.removed}
         rows = [
-            {"run": one.run.name, **_as_json(one, sorted(one.files), gone.get((one.run.study, one.run.name), ()))}
+            {
+                "run": one.run.name,
+                **_as_json(one, sorted(one.files), gone.get((one.run.study, one.run.name), ())),
+                "taken": [{"file": it.name, "study": it.study, "run": it.run, "state": it.state} for it in one.taken],
+            }
             for one in cleaned.files
         ]
         snapshots = [

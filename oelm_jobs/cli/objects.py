@@ -392,11 +392,26 @@ class _Cleanable(TypedDict):
     """What is gone now."""
 
 
+class TakenFile(TypedDict):
+    """A file that stays, since a run that isn't over takes it."""
+
+    file: str
+    """Its name."""
+    study: str
+    """Study of the run that takes it."""
+    run: str
+    """That run's name."""
+    state: str
+    """Where it stands."""
+
+
 class CleanedRun(_Cleanable):
     """Checkpoints of a run on its target."""
 
     run: str
     """Its name."""
+    taken: list[TakenFile]
+    """What stays since others take it."""
 
 
 class CleanedCode(_Cleanable):

@@ -34,7 +34,8 @@ ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 COMMANDS = ("squeue", "scontrol", "sbatch")
 """The commands of Slurm's whose trouble on a target has a hint."""
 REFUSALS = (
-    slurm_commands.SlurmError, launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy, schema.Misfit, OSError
+    slurm_commands.SlurmError, launch.NotWritable, launch.InputGone, inside.Outside, privacy.NotOurs, trees.Busy,
+    schema.Misfit, OSError,
 )  # fmt: skip
 """What a verb ends with that did nothing."""
 

@@ -3,14 +3,15 @@
 A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives;
 of a run that was left without one, by a lost node or while it waited to start again, the hash that the file there has.
 A run whose directory is the one in the project, as on this machine without another root, has no copy and loses nothing.
-Of a run that isn't done the newest checkpoint stays: submitting it again resumes from there.
+Of a run that isn't done the newest checkpoint stays: submitting it again resumes from there. What a run that isn't over
+takes from another one stays, as the target says, which looks once more, and lets nobody submit, while it removes.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +34,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A file of a run that stays, since another one, which isn't over, takes it."""
+
+    name: str
+    study: str
+    run: str
+    """Which one takes it."""
+    state: State
+    """Where that stands."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Removable:
     """The files of one run that may be removed."""
 
     run: StoredRun
     files: Mapping[str, tuple[int, str]]
     """Name to size and SHA-256."""
+    taken: tuple[Taken, ...] = ()
+    """What stays since others take it."""
     note: str = ""
     """Why something stays."""
 
@@ -71,10 +86,18 @@ class Unused:
     """Bytes that would be freed."""
     note: str = ""
     """Why more stay than need to; empty where nothing is in doubt."""
+    taken: Mapping[str, tuple[Taken, ...]] = field(default_factory=dict)
+    """Run directory to what others take of that run: files, or folders of them."""
+    doubt: str = ""
+    """Why they may take anything; empty where that is known."""
 
 
-def removable(project: Path, run: StoredRun) -> Removable:
-    """Return what may be removed of a run; hashes the copies at home."""
+def removable(project: Path, run: StoredRun, theirs: Unused) -> Removable:
+    """Return what may be removed of a run; hashes the copies at home.
+
+    Args:
+        theirs: What its target said.
+    """
     home = home_of(project, run)
     if lies_at_home(load_target(project, run.target), run, home):
         return Removable(run=run, files={}, note=_("is in the project, there is no second copy"))
@@ -92,15 +115,30 @@ def removable(project: Path, run: StoredRun) -> Removable:
     checkpoints = {name: entry for name, entry in every.items() if gone.get(name) != entry[1]}
     here = {name: entry for name, entry in checkpoints.items() if name in fetched and is_whole(home / name, *entry)}
     kept = saved.latest(checkpoints) if run.state is not State.DONE else []
-    files = {name: entry for name, entry in here.items() if name not in kept}
-    notes = [_("{file} stays: the run resumes from it", sorted(kept))] if kept else []
+    taken = tuple(
+        replace(each, name=name)
+        for each in theirs.taken.get(run.run_dir, ())
+        for name in sorted(here)
+        if name == each.name or name.startswith(each.name + "/")
+    )
+    stays = {*kept, *(each.name for each in taken)} if not theirs.doubt else set(here)
+    files = {name: entry for name, entry in here.items() if name not in stays}
+    notes: list[str] = [_("{file} stays: the run resumes from it", sorted(kept))] if kept else []
+    by_taker: dict[tuple[str, str, State], list[str]] = {}
+    for each in taken:
+        by_taker.setdefault((each.study, each.run, each.state), []).append(each.name)
+    for (study, name, state), names in by_taker.items():
+        taker = name if study == run.study else f"{study}/{name}"
+        notes.append(_("kept: {file} is taken by {run}, {state}", names, taker, state))
+    if theirs.doubt and here:
+        notes.append(theirs.doubt)
     absent = sorted(set(checkpoints) - set(here) - set(kept))
     if absent:
         notes += [
             _("not here, verified, so they stay: {files}", absent),
             _("oelm-fetch --checkpoints all brings them"),
         ]
-    return Removable(run=run, files=files, note=joined(notes))
+    return Removable(run=run, files=files, taken=taken, note=joined(notes))
 
 
 def _checkpoints(known: FetchedRecord, manifest: ManifestRecord | None, saved: Saved) -> dict[str, tuple[int, str]]:
@@ -133,11 +171,13 @@ def remove(project: Path, target: str, wanted: Sequence[Removable]) -> list[Remo
     """Remove files from a target, each only while it equals the copy here, and record at home what is gone.
 
     Raises:
-        TargetError: It can't be reached; everything stays.
+        TargetError: It can't be reached, or somebody is submitting there just now; everything stays.
     """
     connection = connect(load_target(project, target), project)
     request: messages.RemoveRequest = {
-        "runs": [{"run_dir": one.run.run_dir, "files": dict(one.files)} for one in wanted]
+        "root": connection.resolved.root,
+        "checkpoint_root": connection.resolved.checkpoint_root,
+        "runs": [{"run_dir": one.run.run_dir, "files": dict(one.files)} for one in wanted],
     }
     answers = connection.call(registry.REMOVE, request, timeout_s=600)["runs"]
     done = []
@@ -156,7 +196,8 @@ def remove(project: Path, target: str, wanted: Sequence[Removable]) -> list[Remo
 
 
 def unused(project: Path, store: Store, name: str) -> Unused:
-    """Ask a target which snapshots are needed neither by an unfinished run of any user nor by a submission.
+    """Ask a target which snapshots are needed neither by an unfinished run of any user nor by a submission, and what
+    unfinished runs take from others.
 
     Raises:
         TargetError: It can't be asked.
@@ -164,7 +205,13 @@ def unused(project: Path, store: Store, name: str) -> Unused:
     connection, request, note = _request(project, store, name)
     answer = connection.call(registry.SNAPSHOTS, request, timeout_s=600)
     note = joined([answer["note"], note])
-    return Unused(target=name, names=tuple(answer["unused"]), size=answer["freed"], note=note)
+    taken: dict[str, tuple[Taken, ...]] = {}
+    for row in answer["taken"]:
+        one = Taken(name=row["name"], study=row["study"], run=row["run"], state=State(row["state"]))
+        taken[row["run_dir"]] = (*taken.get(row["run_dir"], ()), one)
+    return Unused(
+        target=name, names=tuple(answer["unused"]), size=answer["freed"], note=note, taken=taken, doubt=answer["doubt"]
+    )
 
 
 def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...], int]:
@@ -227,8 +274,9 @@ def clean(
     code: list[Unused] = []
 
     def look(name: str) -> None:
-        files.extend(removable(project, run) for run in runs if run.target == name)
-        code.append(unused(project, store, name))
+        theirs = unused(project, store, name)
+        code.append(theirs)
+        files.extend(removable(project, run, theirs) for run in runs if run.target == name)
 
     targets = list(dict.fromkeys(run.target for run in runs))
     errors = each_target(targets, look)

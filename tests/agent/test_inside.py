@@ -139,7 +139,7 @@ def test_an_agent_writes_and_removes_nothing_under_names_that_lead_out(folder: P
     (run_dir / ".oelm" / "claim").touch()
     name = "../../outside/file"
     with pytest.raises(inside.Outside):
-        inventory.remove({"runs": [{"run_dir": str(run_dir), "files": {name: [4, digest]}}]})
+        inventory.remove({"root": str(folder), "runs": [{"run_dir": str(run_dir), "files": {name: [4, digest]}}]})
     staging = folder / ".oelm-incoming-x"
     staging.mkdir()
     (staging / "train.bin").write_text("keep")
@@ -163,7 +163,7 @@ def test_what_is_no_run_directory_is_neither_moved_nor_run_in(folder: Path, path
     for attempt in (
         lambda: archive.archive({"run_dirs": [named]}),
         lambda: slurm_cancel.slurm_archive({"run_dirs": [named]}),
-        lambda: inventory.remove({"runs": [{"run_dir": named, "files": {"a.pt": [1, ""]}}]}),
+        lambda: inventory.remove({"root": str(folder), "runs": [{"run_dir": named, "files": {"a.pt": [1, ""]}}]}),
         lambda: launch.launch({"root": str(folder), "token": "t", "runs": [run]}),
         lambda: slurm_submit.slurm_submit({"root": str(folder), "token": "t", "jobs": [job]}),
     ):

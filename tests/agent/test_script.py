@@ -672,13 +672,14 @@ def test_what_was_fetched_of_a_working_folder_can_be_removed_and_nothing_behind_
     over(run)
     listed = {file["name"]: file for file in read(Path(run.run_dir) / rundir.MANIFEST)["files"]}
     files = {name: (listed[name]["size"], listed[name]["sha256"]) for name in ("work/ck-5/w.json", "work/ck-10/w.json")}
+    request: Any = {"root": str(code.parent), "runs": [{"run_dir": run.run_dir, "files": files}]}
     elsewhere = code.parent / "elsewhere"
     (Path(run.run_dir) / "work" / "ck-10").rename(elsewhere)
     (Path(run.run_dir) / "work" / "ck-10").symlink_to(elsewhere)
     with pytest.raises(inside.Outside):
-        inventory.remove({"runs": [{"run_dir": run.run_dir, "files": files}]})
+        inventory.remove(request)
     (Path(run.run_dir) / "work" / "ck-10").unlink()
-    answer = inventory.remove({"runs": [{"run_dir": run.run_dir, "files": files}]})["runs"][run.run_dir]
+    answer = inventory.remove(request)["runs"][run.run_dir]
     assert answer["removed"] == ["work/ck-5/w.json"] and list(answer["kept"]) == ["work/ck-10/w.json"]
     assert (elsewhere / "w.json").exists()
 

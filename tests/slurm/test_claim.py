@@ -231,7 +231,9 @@ def test_only_what_the_client_has_is_removed_whatever_manifest_an_older_attempt_
     def remove_new() -> list[str]:
         best.write_bytes(b"new weights")
         entry = [11, result.sha256(best)]
-        answer = inventory.remove({"runs": [{"run_dir": run_dir, "files": {best.name: entry}}]})
+        answer = inventory.remove(
+            {"root": str(Path(run_dir).parent), "runs": [{"run_dir": run_dir, "files": {best.name: entry}}]}
+        )
         removed: list[str] = answer["runs"][run_dir]["removed"]
         return removed
 
@@ -242,7 +244,10 @@ def test_only_what_the_client_has_is_removed_whatever_manifest_an_older_attempt_
     assert remove_new() == [best.name], "no manifest: its own hash"
     best.write_bytes(b"old weights")
     old = {"name": best.name, "size": 11, "sha256": result.sha256(best)}
-    files = {"runs": [{"run_dir": run_dir, "files": {best.name: [old["size"], old["sha256"]]}}]}
+    files = {
+        "root": str(Path(run_dir).parent),
+        "runs": [{"run_dir": run_dir, "files": {best.name: [old["size"], old["sha256"]]}}],
+    }
     rundir.write_json(rundir.control(run_dir, rundir.START), {"number": 1})
     write("CANCELLED", 1)
     rundir.write_json(Path(run_dir, rundir.MANIFEST), {"files": [old]})

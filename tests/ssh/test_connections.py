@@ -155,7 +155,8 @@ def test_what_the_agent_says_arrives_as_sentences(connection: Connection, tmp_pa
     (run_dir / ".oelm").mkdir(parents=True)
     (run_dir / ".oelm" / "fetched.json").write_text("{}")
     row: messages.Removable = {"run_dir": str(run_dir), "files": {"a.pt": (1, "0" * 64)}}
-    kept = connection.call(registry.REMOVE, {"runs": [row]})["runs"][str(run_dir)]["kept"]["a.pt"]
+    removed = connection.call(registry.REMOVE, {"root": connection.resolved.root, "runs": [row]})["runs"]
+    kept = removed[str(run_dir)]["kept"]["a.pt"]
     assert isinstance(kept, Sentence) and kept.template == kept == "it is the client's own copy"
 
 

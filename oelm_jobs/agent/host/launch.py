@@ -14,7 +14,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from .. import inside, privacy, processes, rundir, snapshots
 from ..sentences import _
@@ -32,6 +32,12 @@ class NotWritable(Exception):
 
     def __init__(self, root: str, error: OSError) -> None:
         super().__init__(_("nothing can be written below {root}: {why}", root, str(error)))
+
+
+class InputGone(Exception):
+    """What a run takes from another one isn't there any more: nothing was started."""
+
+    is_refusal = True
 
 
 def submission_file(root: str, token: str) -> Path:
@@ -54,22 +60,28 @@ def take(root: str, token: str, content: Mapping[str, object]) -> bool:
         raise NotWritable(root, error) from error
 
 
-def begin(request: messages.CodeRequest, run_dirs: Sequence[str], is_there: bool, **more: object) -> str:
+def begin(
+    request: messages.CodeRequest, run_dirs: Sequence[str], scripts: Iterable[str], is_there: bool, **more: object
+) -> str:
     """Make a submission's file before anything is started; return why it was not made: lacking, settled or repeated.
 
     Args:
         run_dirs: Those of its runs.
+        scripts: Their launch scripts.
         is_there: Whether the code that they need is there.
         more: What its file holds besides.
 
     Raises:
+        InputGone: What a run takes from another one isn't there any more.
         NotWritable: Nothing can be written there.
         inside.Outside: The token is none.
         privacy.NotOurs: A run directory is another user's.
     """
     root, token = request["root"], request["token"]
-    if not is_there and not submission_file(root, inside.token(token)).exists():
-        return snapshots.LACKING
+    if not submission_file(root, inside.token(token)).exists():
+        if not is_there:
+            return snapshots.LACKING
+        _see_inputs(scripts)
     made = privacy.take_run_dirs(root, run_dirs)
     content = {"version": 1, "token": token, **more}
     if request.get("snapshot"):
@@ -79,6 +91,27 @@ def begin(request: messages.CodeRequest, run_dirs: Sequence[str], is_there: bool
     known = rundir.read_json(submission_file(root, token)) or {}
     privacy.leave_run_dirs(made)
     return "settled" if known.get("settled") else "repeated"
+
+
+def _see_inputs(scripts: Iterable[str]) -> None:
+    """See that what runs take from others is there: once their submission is on record nobody removes it.
+
+    Raises:
+        InputGone: Something isn't.
+    """
+    from .. import records
+    from ..run import inputs
+    from ..run_record import RunRecord
+
+    for script in scripts:
+        for content in rundir.records_in(script) if '"needs"' in script else ():
+            if records.RUN.shape.wrong(content) is not None:
+                continue  # its supervisor says so
+            record = RunRecord.of(content)
+            if gone := inputs.lacking(record):
+                raise InputGone(
+                    _("{run} takes {source}, which is not there any more; nothing was queued", record.run, gone)
+                )
 
 
 def launch(request: messages.LaunchRequest) -> messages.LaunchAnswer:
@@ -94,6 +127,7 @@ def launch(request: messages.LaunchRequest) -> messages.LaunchAnswer:
             directory to ``started`` or ``busy`` (a live execution has its claim).
 
     Raises:
+        InputGone: What a run takes from another one isn't there any more.
         NotWritable: Nothing can be written there.
         inside.Outside: A run has no run directory's path, or the token is none.
         privacy.NotOurs: A run directory is another user's.
@@ -109,7 +143,8 @@ def _launch(request: messages.LaunchRequest, is_there: bool) -> messages.LaunchA
     for run in runs:  # before any is claimed: what is refused has started nothing
         for needed in run.get("needs") or ():
             inside.run_dir(needed)
-    refused = begin(request, run_dirs, is_there, time=queued_at, runs=run_dirs)
+    scripts = (run["script"] for run in runs)
+    refused = begin(request, run_dirs, scripts, is_there, time=queued_at, runs=run_dirs)
     if refused:
         return {"answer": refused, "runs": {}}
     around = (processes.ATTEMPT_VARIABLE, processes.RUN_DIR_VARIABLE, permitted.AT_SUBMISSION)

@@ -178,7 +178,7 @@ class Removable(TypedDict):
     files: Dict[str, Tuple[int, str]]
 
 
-class RemoveRequest(TypedDict):
+class RemoveRequest(Root, _CheckpointsMay):
     """Files to remove."""
 
     runs: List[Removable]
@@ -209,12 +209,29 @@ class SnapshotsRequest(Root, _CheckpointsMay, total=False):
     young_s: float
 
 
+class Taken(TypedDict):
+    """A file, or a folder, of a run that another one takes, which isn't over."""
+
+    run_dir: str
+    name: str
+    """In that run directory."""
+    study: str
+    run: str
+    """Which one takes it."""
+    state: str
+    """Where that stands."""
+
+
 class SnapshotsAnswer(TypedDict):
-    """Names of snapshots that nobody needs, the bytes they take, and why some could not be judged."""
+    """Names of snapshots that nobody needs, the bytes they take, and why some could not be judged; what runs take from
+    others, and why that may be anything.
+    """
 
     unused: List[str]
     freed: int
     note: str
+    taken: List[Taken]
+    doubt: str
 
 
 class DiscardRequest(SnapshotsRequest):

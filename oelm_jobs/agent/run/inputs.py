@@ -86,6 +86,27 @@ def find(run_dir: str, artifact: str) -> str:
     return str(Path(run_dir) / name) if name else ""
 
 
+def lacking(record: RunRecord) -> str:
+    """Return what a run that is to be submitted takes from others and what isn't there any more, as
+    ``STUDY/RUN:ARTIFACT``; empty where all is there, or still to be made.
+    """
+    taken_before = {row["input"] for row in read(record.run_dir)}
+    for need in record.needs or ():
+        if not need.get("input") or (need.get("token") and not _is_made(need)):
+            continue
+        path = need.get("path") or find(need.get("run_dir") or "", need["artifact"])
+        # A run that has a checkpoint of its own goes on without what it began with.
+        if not os.path.exists(path) and not (need["input"] in taken_before and find(record.run_dir, LATEST)):
+            return "%s/%s:%s" % (need["study"], need["run"], need["artifact"])
+    return ""
+
+
+def _is_made(need: NeedRecord) -> bool:
+    """Tell whether a run that is waited for is done already."""
+    end = records.END.read_if_sound(need.get("run_dir") or "")
+    return end is not None and end.get("token") == need.get("token") and end["state"] == State.DONE
+
+
 def content_of(path: Path) -> Tuple[str, int]:
     """Return SHA-256 and size of a file; of a folder a hash of the names and hashes of its files, and their size."""
     if not path.is_dir():

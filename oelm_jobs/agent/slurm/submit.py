@@ -14,7 +14,6 @@ output.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -94,9 +93,15 @@ def slurm_submit(request: messages.SlurmSubmitRequest, send: Sender = sbatch) ->
     answers: Dict[int, messages.Sent] = {}
     with snapshots.needed(root, request.get("snapshot") or "") as is_there:
         folder(root)
-        refused = launch.begin(request, run_dirs, is_there, time=time.time(), scheduler="slurm", jobs=kept)
+        scripts = (job["script"] for job in jobs)
+        refused = launch.begin(request, run_dirs, scripts, is_there, time=time.time(), scheduler="slurm", jobs=kept)
         if refused and refused != "repeated":
             return {"answer": refused, "jobs": {}}
+        for job in jobs:
+            script = file_of(root, token, job["position"], ".sh")
+            # What waits for room takes from others, too: before anybody may remove that, it is on record.
+            if '"needs"' in job["script"] and not script.exists():
+                rundir.write_text(script, job["script"], mode=0o777, durable=False)
         os.environ.update(request.get("environment") or {})
         for job in jobs:
             answers[job["position"]] = _send(root, token, job, answers, send)
@@ -333,7 +338,7 @@ def waiting_records(root: str) -> Dict[str, Dict[str, object]]:
         if begun.get("token") == token or _made_at(root, begun.get("token")) > sent_at:
             continue  # it has begun, under this submission or a later one that was not Slurm's
         if (token, position) not in scripts:
-            scripts[token, position] = records_of(file_of(root, token, position, ".sh"))
+            scripts[token, position] = rundir.records_of(file_of(root, token, position, ".sh"))
         if index < len(scripts[token, position]):
             found[run_dir] = dict(scripts[token, position][index], run_dir=run_dir)
     return found
@@ -345,13 +350,3 @@ def _made_at(root: str, token: Any) -> float:
         rundir.read_json(launch.submission_file(root, token)) if token and inside.TOKEN.fullmatch(str(token)) else None
     )
     return float(rundir.finite((made or {}).get("time")) or 0)
-
-
-def records_of(script: Path) -> List[Dict[str, object]]:
-    """Return the records that a script holds, in the order of its tasks; none where it can't be read."""
-    try:
-        text = script.read_text(encoding="utf-8")
-        content = json.loads(text.partition("<<'OELM_RECORD'\n")[2].partition("\nOELM_RECORD\n")[0])
-    except (OSError, ValueError):
-        return []
-    return [rundir.merged(content["shared"], each) for each in content["runs"]] if "runs" in content else [content]

@@ -11,15 +11,15 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 
-from .. import inside, probe, records, rundir, schema
+from .. import inside, probe, records, rundir, schema, snapshots, trees
 from ..run import result, saved, work
 from ..sentences import _
 from ..slurm import claim as slurm_claim
 from ..slurm.facts import read_written
 from ..states import Checkpoints
-from . import hashes
+from . import hashes, taken, uses
 
 if TYPE_CHECKING:
     from .. import messages
@@ -222,31 +222,62 @@ def _size(path: str) -> Optional[int]:
 
 
 def remove(request: messages.RemoveRequest) -> messages.RemoveAnswer:
-    """Remove files of finished runs, each only while it equals what the client fetched.
+    """Remove files of finished runs, each only while it equals what the client fetched and no run that isn't over takes
+    it. Nobody submits meanwhile: a submission either is seen here, or finds what it takes gone and is refused.
 
     Args:
-        request: ``runs``: a list of ``run_dir`` and ``files`` (name to size and SHA-256 as fetched).
+        request: ``root``; ``checkpoint_root``, where run directories lie elsewhere; ``runs``: a list of ``run_dir`` and
+            ``files`` (name to size and SHA-256 as fetched).
 
     Returns:
         ``runs``: run directory to ``removed`` (names), ``freed`` (bytes) and ``kept`` (name to the reason).
 
     Raises:
         inside.Outside: A name leads out of its run directory; nothing was removed.
+        trees.Busy: Somebody is submitting just now; nothing was removed.
     """
     for run in request["runs"]:
         for name in run["files"]:
             inside.path_in(inside.run_dir(run["run_dir"]), name)
-    return {"runs": {run["run_dir"]: _remove(run["run_dir"], run["files"]) for run in request["runs"]}}
+    looked = {run["run_dir"]: _fetched_ones(run["run_dir"], run["files"]) for run in request["runs"]}
+    root = request["root"]
+    top = request.get("checkpoint_root") or os.path.join(root, "models", "checkpoints")
+    with trees.held(os.path.join(root, rundir.CONTROL, snapshots.FOLDER), alone=True):
+        rows, doubt = taken.taken(uses.Uses(root, top))
+        answers = {
+            run["run_dir"]: _remove(run["run_dir"], run["files"], looked[run["run_dir"]], rows, doubt)
+            for run in request["runs"]
+        }
+    return {"runs": answers}
 
 
-def _remove(run_dir: str, files: Dict[str, Tuple[int, str]]) -> messages.Removed:
+def _fetched_ones(run_dir: str, files: Dict[str, Tuple[int, str]]) -> Dict[str, Tuple[int, int]]:
+    """Return inode and time of change of those of a run's files that equal what the client fetched. What takes long is
+    done here, while others may submit.
+    """
+    found = {}
+    for name, (size, digest) in files.items():
+        with contextlib.suppress(OSError):
+            look = os.lstat(run_dir + "/" + name)
+            if _is_what_was_fetched(run_dir, name, size, digest):
+                found[name] = (look.st_ino, look.st_mtime_ns)
+    return found
+
+
+def _remove(
+    run_dir: str,
+    files: Dict[str, Tuple[int, str]],
+    looked: Dict[str, Tuple[int, int]],
+    rows: Sequence[taken.Taken],
+    doubt: str,
+) -> messages.Removed:
     removed: messages.Removed = {"removed": [], "freed": 0, "kept": {}}
-    why = ""
+    why = doubt
     if os.path.lexists(rundir.control(run_dir, rundir.FETCHED)):  # both machines see one disk: no second copy
         why = _("it is the client's own copy")
     elif not slurm_claim.is_free(run_dir):
         why = _("a Slurm job has the run")
-    else:
+    elif not why:
         try:
             claim = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
         except (rundir.Busy, OSError):
@@ -254,9 +285,13 @@ def _remove(run_dir: str, files: Dict[str, Tuple[int, str]]) -> messages.Removed
     if why:
         return {**removed, "kept": dict.fromkeys(files, why)}
     try:
-        for name, (size, digest) in files.items():
+        for name, (size, _digest) in files.items():
             try:
-                if not _is_what_was_fetched(run_dir, name, size, digest):
+                holder = taken.holder(rows, run_dir, name)
+                if holder is not None:
+                    raise OSError(_("{run}, {state}, takes it", holder.run, holder.state))
+                look = os.lstat(run_dir + "/" + name)
+                if looked.get(name) != (look.st_ino, look.st_mtime_ns):
                     raise OSError(_("is not what was fetched"))
                 inside.remove(run_dir, name)
                 removed["removed"].append(name)

@@ -1,0 +1,117 @@
+"""What runs take from others is known before anybody may remove it, and what isn't known keeps everything."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs.agent import rundir, trees
+from oelm_jobs.agent.host import launch
+from oelm_jobs.agent.slurm import submit as slurm_submit
+from oelm_jobs.agent.transfer import inventory
+from tests.support import make_run, script_of
+
+NO_ROOM = "sbatch: error: AssocMaxSubmitJobLimit\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root in which run ``a`` is over."""
+    source = tmp_path / "models" / "checkpoints" / "exp_a"
+    (source / ".oelm").mkdir(parents=True)
+    (tmp_path / ".oelm").mkdir()
+    (source / "best_model.pt").write_text("weights")
+    rundir.write_json(rundir.control(source, rundir.END), {"version": 1, "token": "t0", "state": "DONE"})
+    return tmp_path
+
+
+def taking(root: Path, name: str, token: str) -> dict[str, Any]:
+    """Return run directory and script of a run that takes from the one that is over."""
+    run = make_run(root / "models" / "checkpoints", name)
+    need = {"study": "s", "run": "a", "when": "success", "input": "init", "artifact": "best"}
+    need["run_dir"] = str(root / "models" / "checkpoints" / "exp_a")
+    return {"run_dir": run.run_dir, "script": script_of(root, run, ["true"], token, needs=[need])}
+
+
+def remove(root: Path) -> dict[str, Any]:
+    run_dir = root / "models" / "checkpoints" / "exp_a"
+    entry = (7, hashlib.sha256(b"weights").hexdigest())
+    row = {"run_dir": str(run_dir), "files": {"best_model.pt": entry}}
+    return inventory.remove({"root": str(root), "runs": [row]})["runs"][str(run_dir)]
+
+
+def send(root: Path, token: str, *names: str) -> dict[str, Any]:
+    """Send jobs to a cluster that has no room."""
+    runs = [taking(root, name, token) for name in names]
+    jobs = [
+        {"position": place, "name": f"{token}-{place}", "script": run["script"], "run_dirs": [run["run_dir"]]}
+        for place, run in enumerate(runs)
+    ]
+    request = {"root": str(root), "token": token, "jobs": jobs}
+    return slurm_submit.slurm_submit(request, lambda script, options: (1, "", NO_ROOM))["jobs"]
+
+
+def test_what_waits_for_room_on_a_cluster_holds_what_it_takes(root: Path) -> None:
+    assert [*send(root, "t1", "b", "c").values()][1] == {"limit": "waits for the ones before it"}
+    slurm_submit._remember(str(root), "t1", 0, {"refused": "no"})
+    assert remove(root)["kept"] == {"best_model.pt": "c, UNKNOWN, takes it"}
+    slurm_submit._remember(str(root), "t1", 1, {"refused": "no"})
+    assert remove(root)["removed"] == ["best_model.pt"]
+
+
+def test_a_submission_whose_scripts_are_not_there_yet_may_take_anything(root: Path) -> None:
+    send(root, "t1", "b")
+    path = slurm_submit.file_of(str(root), "t1", 0, ".sh")
+    path.unlink()
+    assert remove(root)["kept"] == {"best_model.pt": "a submission is being made there: what its runs may take stays"}
+
+
+def test_a_submission_that_can_not_be_understood_may_take_anything(root: Path) -> None:
+    broken = launch.submission_file(str(root), "t1")
+    broken.parent.mkdir(parents=True)
+    broken.write_text('{"token": [], "runs": 7}')
+    assert str(broken) in remove(root)["kept"]["best_model.pt"]
+
+
+def test_nothing_is_removed_while_somebody_submits(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "LOCK_PATIENCE_S", 0.2)
+    with trees.held(str(root / ".oelm" / "snapshots")), pytest.raises(trees.Busy, match="try again"):
+        remove(root)
+    assert remove(root)["removed"] == ["best_model.pt"]
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_what_is_gone_before_the_submission_is_on_record_refuses_it(root: Path, cluster: bool) -> None:
+    assert remove(root)["removed"] == ["best_model.pt"]
+    with pytest.raises(launch.InputGone, match="b takes s/a:best, which is not there any more") as refused:
+        if cluster:
+            send(root, "t1", "b")
+        else:
+            launch.launch({"root": str(root), "token": "t1", "runs": [{**taking(root, "b", "t1"), "token": "t1"}]})
+    assert refused.value.is_refusal and not launch.submission_file(str(root), "t1").exists()
+    assert not (root / "models" / "checkpoints" / "exp_b").exists()
+
+
+def test_what_goes_on_from_its_own_checkpoint_does_not_miss_what_it_began_with(root: Path) -> None:
+    run = taking(root, "b", "t1")
+    (record,) = rundir.records_in(run["script"])
+    row = {"input": "init", "study": "s", "run": "a", "artifact": "best", "path": "/x", "sha256": "0" * 64, "size": 7}
+    rundir.control(run["run_dir"], "").mkdir(parents=True)
+    rundir.write_json(rundir.control(run["run_dir"], rundir.INPUTS), {"version": 1, "inputs": [row]})
+    rundir.write_json(rundir.control(run["run_dir"], rundir.RUN), record)
+    assert remove(root)["removed"] == ["best_model.pt"], "nobody has submitted it since"
+    with pytest.raises(launch.InputGone):
+        launch._see_inputs([run["script"]])
+    Path(run["run_dir"], "checkpoint_5.pt").write_text("its own")
+    launch._see_inputs([run["script"]])
+
+
+def test_a_repeated_launch_is_repeated_whether_or_not_what_it_takes_is_there(root: Path) -> None:
+    run = {**taking(root, "b", "t1"), "token": "t1"}
+    request = {"root": str(root), "token": "t1", "runs": [{**run, "script": run["script"].replace("exec", ": exec")}]}
+    assert launch.launch(request)["answer"] == "accepted"
+    (root / "models" / "checkpoints" / "exp_a" / "best_model.pt").unlink()
+    assert launch.launch(request) == {"answer": "repeated", "runs": {}}
