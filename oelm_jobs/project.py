@@ -350,7 +350,7 @@ class Project(AbstractContextManager["Project"]):
 
         code = snapshot.take(self.folder, is_script=plan.study.program is not None)
         connection = connect(self._place(plan), self.folder)
-        made = Scripts(plan=plan, connection=connection, snapshot=code, is_sent=False, lock=lock_of(plan))
+        made = Scripts(plan=plan, connection=connection, snapshot=code, is_sent=False, lock=lock_of(plan, connection))
         return [job.script for job in made.render(plan.runs)]
 
     def _place(self, plan: Plan) -> Target:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from oelm_jobs import ledger
 from oelm_jobs.agent.sentences import Sentence, _, joined
 from oelm_jobs.errors import ConfigurationError, UsageError
+from oelm_jobs.programs import description
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import blocks
 
@@ -111,12 +112,22 @@ def in_force(project: Path, study: Study, data_hash: blocks.DataHash = "") -> st
     if locked is None:
         return ""
     faults = [change.as_fault for change in plan_changes(locked.plan, plan_of(study))]
-    for before, now in blocks.changed(locked.data, data_hash):
-        faults.append(_("the data are other ones than were locked (hash {hash}, locked {locked})",
-                        now[:12], before[:12]))  # fmt: skip
+    for name, within in blocks.each(study).items():
+        before, now = (blocks.hash_in(one, name) for one in (locked.data, data_hash))
+        if before and now and before != now:
+            what = _("the data are other ones than were locked: {files} (hash {hash}, locked {locked})",
+                     _files(within), now[:12], before[:12])  # fmt: skip
+            faults.append(what)
     if faults:
         raise ConfigurationError(
             _("{path} is not as {lock} has it: {faults}", str(study.path), str(path), joined(faults)),
             hint=_("put that back, or lock anew, which reports will tell: oelm-report --lock"),
         )
     return locked.sha256
+
+
+def _files(study: Study) -> list[str]:
+    """Return what the files are called whose hash a lock has."""
+    named = [*description.of(study).data(study).values()]
+    is_alone = study.program is None and len(named) == 1  # then what it is validated on lies beside it
+    return [*named, *(str(PurePosixPath(path).with_name("val.bin")) for path in named if is_alone)]

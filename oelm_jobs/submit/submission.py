@@ -79,7 +79,7 @@ def submit(
         UnknownAnswer: The launch may or may not have arrived; ``oelm-status`` finds out.
     """
     notify = notifying.of_study(plan.study)  # what is off there is said before anything is done
-    lock = lock_of(plan)
+    lock = lock_of(plan, connection)
     code = snapshot.take(plan.project, is_script=plan.study.program is not None)
     if plan.study.program is not None:
         listings.remember(code.train_code, code.counting)
@@ -159,8 +159,11 @@ def submit(
     ]
 
 
-def lock_of(plan: Plan) -> str:
+def lock_of(plan: Plan, connection: Connection) -> str:
     """Return the hash of the lock that a plan's runs are queued under; empty where nothing is locked.
+
+    Args:
+        connection: To the plan's target, which is asked about the data that the lock knows.
 
     Raises:
         UsageError: The lock file was edited.
@@ -173,9 +176,11 @@ def lock_of(plan: Plan) -> str:
 
     # The file's, since the study of a plan may be one that a command has changed.
     study = read_study(plan.study.path) if plan.study.path.is_file() else plan.study
-    # What confirms a choice is measured on a test file besides, of which the lock of the trials knows nothing.
-    has_test = study.is_tuning and built_in.TEST_DATA in description.of(plan.study).data(plan.study)
-    return locks.in_force(plan.project, study, "" if has_test else plan.data_hash)
+    data_hash = plan.data_hash
+    if data_hash and study.is_tuning and built_in.TEST_DATA in description.of(plan.study).data(plan.study):
+        # What confirms a choice is measured on a test file besides, of which the lock of the trials knows nothing.
+        data_hash = preflight.data_hash(connection, plan.project, replace(plan.study, judge_on=""))
+    return locks.in_force(plan.project, study, data_hash)
 
 
 def _forgotten_there(plan: Plan) -> frozenset[tuple[str, str]]:

@@ -1,33 +1,56 @@
-"""Which lock the runs of a plan are queued under."""
+"""Which lock the runs of a plan are queued under, and which data they may read."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis.audit import locks
 
 from oelm_jobs import ledger
+from oelm_jobs.connections import connect
+from oelm_jobs.errors import ConfigurationError
+from oelm_jobs.project import Project
+from oelm_jobs.spec.study import Study
 from oelm_jobs.study import tuning
 from oelm_jobs.study.files import read_study
-from oelm_jobs.study.plan import make_plan
+from oelm_jobs.study.plan import Plan
 from oelm_jobs.submit.submission import lock_of
 from oelm_jobs.targets.files import LOCAL
-from tests.study.test_tuning import JUDGED, written
+from tests.study.test_tuning import JUDGED
+from tests.support import write_tokens
 
 
-def test_runs_that_confirm_read_a_test_file_that_the_lock_of_the_trials_does_not_know(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(locks, "in_force", lambda project, study, data_hash="": asked.append(data_hash) or "lock")
-    tuned = read_study(written(tmp_path, JUDGED))
-    there = replace(LOCAL, root=str(tmp_path))
-    path = ledger.lock_path(tmp_path, tuned)
-    path.parent.mkdir(parents=True)
-    path.touch()
-    confirming = tuning.confirming(tuned, {name: {"max_lr": 1e-3} for name in tuned.groups})
-    for study, more in ((tuned, {}), (confirming, {"seeds": tuned.confirm_seeds, "tag": "confirm"})):
-        assert lock_of(make_plan(tmp_path, study, there, data_hash="d", **more)) == "lock"
-    assert asked == ["d", ""]
+@pytest.fixture
+def locked(project: Path) -> Path:
+    """A project whose study tunes, is judged on a test file, and was locked."""
+    (project / "jobs" / "tiny.toml").write_text(JUDGED)
+    write_tokens(project / "data" / "tiny" / "test.bin", 700, 64)
+    Project(project).lock()
+    return project
+
+
+def confirming(project: Path) -> Plan:
+    """Return the plan of the runs that confirm a choice."""
+    study = read_study(project / "jobs" / "tiny.toml")
+    chosen = tuning.confirming(study, {name: {"max_lr": 1e-3} for name in study.groups})
+    return Project(project).plan(chosen, seeds=study.confirm_seeds, tag="confirm")
+
+
+def test_runs_that_confirm_read_a_test_file_of_which_the_lock_of_the_trials_knows_nothing(locked: Path) -> None:
+    study: Study = read_study(locked / "jobs" / "tiny.toml")
+    plan = confirming(locked)
+    assert all(run.settings["test_data_path"].endswith("/data/tiny/test.bin") for run in plan.runs)
+    connection = connect(LOCAL, locked)
+    by_trials, by_confirming = (lock_of(each, connection) for each in (Project(locked).plan(), plan))
+    assert by_trials == by_confirming and len(by_trials) == 64
+    assert ledger.locks(locked, study.name)[0]["data"] != plan.data_hash, "what they record has the test file"
+    write_tokens(locked / "data" / "tiny" / "test.bin", 720, 64)
+    assert lock_of(confirming(locked), connection) == by_trials
+
+
+@pytest.mark.parametrize("name", ["train.bin", "val.bin"])
+def test_data_that_were_swapped_after_the_lock_confirm_nothing(locked: Path, name: str) -> None:
+    write_tokens(locked / "data" / "tiny" / name, 5000, 64)
+    with pytest.raises(ConfigurationError, match=f"the data are other ones than were locked.*data/tiny/{name}"):
+        Project(locked).submit(confirming(locked))
+    assert Project(locked).runs() == []
