@@ -104,7 +104,7 @@ def make(
 
         def reported(origin: Path) -> dict[str, bytes]:
             bundled = Bundled(made_at=own.made_at, origin=origin)
-            staged = report_on(folder, str(folder / file), target_loss=target_loss, bundled=bundled, warn=warn)
+            staged = report_on(folder, str(folder / file), target_loss=target_loss, bundled=bundled)
             return staged.verdict_files(language)
 
         said, before = reported(project), own.verdict_files(language)

@@ -109,11 +109,14 @@ class _Changes:
     """What is replaced by what, the same everywhere."""
 
     def __init__(self, known: Identities, protected: Collection[str]) -> None:
-        self._names = {name.casefold(): stand_in for name, stand_in in known.names.items()}
         places = {place: stand_in for place, stand_in in known.places.items() if len(place) > 1}
         self._places = dict(sorted(places.items(), key=lambda one: -len(one[0])))
         spelled = {spelling for name in known.names for spelling in (name, json.dumps(name)[1:-1])}
-        self._names |= {json.dumps(name)[1:-1].casefold(): stand_in for name, stand_in in known.names.items()}
+        self._exact = dict(known.names)
+        self._exact |= {json.dumps(name)[1:-1]: stand_in for name, stand_in in known.names.items()}
+        self._names: dict[str, str] = {}
+        for name, stand_in in self._exact.items():
+            self._names.setdefault(name.casefold(), stand_in)
         self._protected = {word for word in protected if len(word) >= SHORTEST}
         self._name = _any_of(spelled)
         self._keep = _any_of(self._protected)
@@ -142,7 +145,7 @@ class _Changes:
         return "".join([*parts, self._name.sub(self._stand_in, text[at:])])
 
     def _stand_in(self, found: re.Match[str]) -> str:
-        return self._names[found[0].casefold()]
+        return self._exact.get(found[0]) or self._names[found[0].casefold()]
 
     def _place(self, found: re.Match[str]) -> str:
         place = found[0]

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import ledger
 from ..agent import rundir
-from ..agent.run import work
+from ..agent.run import inputs, work
 from ..agent.sentences import _
 from ..code import credentials
 from ..folders import study_files
@@ -23,6 +23,7 @@ from ..programs import description
 from ..spec.study import Study
 from ..study import blocks
 from ..study.files import names_in
+from ..study.resolve import run_directory
 from . import code
 from .archive import why_not
 
@@ -97,6 +98,9 @@ def collect(
     for run_dir in own:
         for path in _records(run_dir):
             into.copy(path, path.relative_to(project).as_posix())
+    for source in _sources(project, [path for path in own if path in run_dirs]):
+        for path in (rundir.control(source, rundir.RUN), source / rundir.MANIFEST):
+            into.copy(path, path.relative_to(project).as_posix())
     for known in strangers:
         name = Path(str(known["path"]), rundir.CONTROL, rundir.RUN).relative_to(project).as_posix()
         said = {key: known[key] for key in ("run", "study", "group", "seed", "tag")}
@@ -131,6 +135,16 @@ def _experiments(project: Path, study: Study, into: Contents) -> None:
     named = sorted(path for path in top.glob(f"{study.name}_*") if not path.name.endswith("_summary.json"))
     for path in (ledger.lock_path(project, study), top / "speed_trial.json", *named):
         into.copy(path, path.relative_to(project).as_posix())
+
+
+def _sources(project: Path, run_dirs: Iterable[Path]) -> Iterator[Path]:
+    """Yield where the runs lie here from which some have taken what they began with: a report compares the two."""
+    for run_dir in run_dirs:
+        for row in inputs.read(str(run_dir)):
+            for place in (project / CHECKPOINTS / row["study"], project / CHECKPOINTS):
+                found = run_directory(place, row["run"])
+                if found.is_relative_to(project / CHECKPOINTS) and _study_of(found) == row["study"]:
+                    yield found
 
 
 def _study_of(run_dir: Path) -> str:

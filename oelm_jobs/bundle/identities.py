@@ -59,7 +59,7 @@ class Identities:
 
     @property
     def names(self) -> dict[str, str]:
-        """What stands for each name."""
+        """What stands for each name; two that differ in capitals alone may be two people, and have two stand-ins."""
         found: dict[str, str] = {}
         for kind, known in (("person", self.persons), ("user", self.users), ("host", self.hosts),
                             ("target", self.targets), ("commit", self.commits)):  # fmt: skip
@@ -68,7 +68,7 @@ class Identities:
                 plain = name.strip().casefold()
                 if len(plain) < SHORTEST or plain in COMMON or plain in self.keys or plain.isdigit():
                     continue
-                found.setdefault(name.strip(), numbered.setdefault(plain, f"{kind}{len(numbered) + 1}"))
+                found.setdefault(name.strip(), numbered.setdefault(name.strip(), f"{kind}{len(numbered) + 1}"))
         return found
 
 

@@ -284,3 +284,60 @@ def test_the_files_of_all_studies_that_one_goes_on_from_come_along(tmp_path: Pat
     into = contents_of.Contents(folder=tmp_path / "into")
     contents_of.collect(tmp_path, read_study(tmp_path / "jobs" / "last.toml"), [], [], into)
     assert archive.files_in(tmp_path / "into") == ["jobs/file.toml", "jobs/first.toml", "jobs/last.toml"]
+
+
+def began_with(project: Path, run: str, source: str, sha256: str) -> None:
+    """Record that a run of the project began with the checkpoint of a run of another study."""
+    row = {
+        "input": "init_from", "study": "pre", "run": source, "artifact": "best", "fingerprint": "",
+        "path": f"{HOME}/models/checkpoints/pre/exp_{source}/best_model.pt", "sha256": sha256, "size": 3, "time": 1.0,
+    }  # fmt: skip
+    place = project / "models" / "checkpoints" / "s" / f"exp_{run}"
+    record(place, ".oelm/inputs.json", {"version": 1, "inputs": [row]})
+
+
+@pytest.mark.slow
+def test_what_runs_began_with_is_told_in_a_bundle_as_in_the_project(project: Path, tmp_path: Path) -> None:
+    source = make_run(project / "models" / "checkpoints" / "pre", "gpt_base", study_name="pre")
+    entry = {"name": "best_model.pt", "size": 3, "sha256": "b" * 64}
+    record(source, "MANIFEST.json", {"version": 1, "files": [entry]})
+    began_with(project, "oelm_freeze", "gpt_base", "a" * 64)
+    for is_anonymous in (False, True):
+        made = bundling.make(project, "s", tmp_path / "b.tar.gz", is_anonymous=is_anonymous)
+        packed = contents(made.path)
+        assert b"which is another file by now" in packed["report/hypothesis_validation.txt"]
+        assert made.differs == ()
+        assert {name for name in packed if "/pre/" in name} == {
+            f"models/checkpoints/pre/{source.name}/{name}" for name in (".oelm/run.json", "MANIFEST.json")
+        }
+        with bundling.reproduce(made.path) as found:
+            assert found.differs == ()
+
+
+@pytest.mark.slow
+def test_two_hosts_whose_names_differ_in_capitals_alone_stay_two(project: Path, tmp_path: Path) -> None:
+    for seed, host in (("", "Quandtbox"), ("-s43", "quandtbox")):
+        path = project / "models" / "checkpoints" / "s" / f"exp_oelm_freeze{seed}" / "experiment_result.json"
+        content = json.loads(path.read_text())
+        content["outcome"]["hardware"]["host"] = host
+        path.write_text(json.dumps(content))
+    hidden = contents(bundling.make(project, "s", tmp_path / "a.tar.gz", is_anonymous=True).path)
+    hosts = [
+        json.loads(hidden[f"models/checkpoints/s/exp_oelm_freeze{seed}/experiment_result.json"])["outcome"]["hardware"][
+            "host"
+        ]
+        for seed in ("", "-s43")
+    ]
+    assert len({*hosts}) == 2 and all(host.startswith("host") for host in hosts)
+    assert not any(b"quandtbox" in content.lower() for content in hidden.values())
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_other_studies_is_said_once_while_one_is_packed(project: Path, tmp_path: Path) -> None:
+    (project / "jobs" / "broken.toml").write_text("factors = 1\n")
+    own = project / "jobs" / "s.toml"
+    own.write_text(own.read_text().replace("seeds = [42, 43]", "seeds = [42, 43]\ndefault = true"))
+    for is_anonymous in (False, True):
+        said: list[str] = []
+        bundling.make(project, None, tmp_path / "b.tar.gz", is_anonymous=is_anonymous, warn=said.append)
+        assert len(said) == 1 and "broken.toml" in said[0]
