@@ -202,11 +202,18 @@ def _times(members: Sequence[Earlier], newest: LoadedRun | None) -> Sentence:
     return _("{run}: seed {seed} ran {count} times", entry.run, str(entry.seed), count)
 
 
+def _thrown_away(members: Sequence[Earlier], newest: LoadedRun | None) -> Sentence:
+    """Return how often a run was run, and why results of it don't count, where anybody said so."""
+    whys = [*dict.fromkeys(one.entry.why for one in members if one.entry.why)]
+    times = _times(members, newest)
+    return _("{said} ({why})", times, few(whys)) if whys else times
+
+
 def _decides(members: Sequence[Earlier], newest: LoadedRun | None, first: Earlier) -> Sentence:
     place = str(first.run.path) if first.run is not None else ""
     return _(
         "{said}; the first result was {result} and decides, since the study is locked ({place})",
-        _times(members, newest), first.said, place,
+        _thrown_away(members, newest), first.said, place,
     )  # fmt: skip
 
 
@@ -215,7 +222,7 @@ def _counted(members: Sequence[Earlier], newest: LoadedRun | None) -> Sentence:
     if first is None:
         facts = few([ledger.summary(one.entry) for one in members])
         return _("{said}; before, it had no result: {runs}", _times(members, newest), facts)
-    return _("{said}; the first result was {result}, the newest one counts", _times(members, newest), first.said)
+    return _("{said}; the first result was {result}, the newest one counts", _thrown_away(members, newest), first.said)
 
 
 def _away(members: Sequence[Earlier], newest: LoadedRun | None, first: Earlier) -> Dispute:
@@ -226,7 +233,7 @@ def _away(members: Sequence[Earlier], newest: LoadedRun | None, first: Earlier) 
             "its files are in {place} on {target}: copy them into {folder} of the project's run directories",
             entry.place or entry.run_dir, entry.target, ARCHIVE,
         )  # fmt: skip
-    said = _("{said}; the first result was {result}", _times(members, newest), first.said)
+    said = _("{said}; the first result was {result}", _thrown_away(members, newest), first.said)
     return Dispute(
         group=entry.group,
         tag=entry.tag,

@@ -72,8 +72,8 @@ def account(locks: Locks, study: Study, runs: Sequence[LoadedRun]) -> Account:
         what = _("hypotheses, seeds and configuration were not locked, or others were, when {runs} were queued",
                  few([run.name for run in late]))  # fmt: skip
         faults.append(what)
-    elif study.is_tuning or not trials:
-        lines.append(_rest_said(judged, is_confirming=study.is_tuning))
+    else:
+        lines.append(_rest_said(judged, is_confirming=study.is_tuning, is_searched=bool(trials)))
     faults += [*_strange(locks, begun), *_other_code(binding, judged)]
     return Account(
         binding=binding,
@@ -120,13 +120,17 @@ def _search_said(trials: Sequence[LoadedRun]) -> Sentence:
              _first(trials))  # fmt: skip
 
 
-def _rest_said(judged: Sequence[LoadedRun], *, is_confirming: bool) -> Sentence:
+def _rest_said(judged: Sequence[LoadedRun], *, is_confirming: bool, is_searched: bool) -> Sentence:
     if not judged and is_confirming:
         return _("No run that confirms has begun since.")
+    if not judged and is_searched:
+        return _("No run that decides has begun since: those of the sweep decide nothing.")
     if not judged:
         return _("No run has begun since.")
     if is_confirming:
         return _("The rest was locked before the first run that confirms was queued ({date}).", _first(judged))
+    if is_searched:
+        return _("The rest was locked before the first run that decides was queued ({date}).", _first(judged))
     return _("All of it was locked before the first run was queued ({date}).", _first(judged))
 
 

@@ -94,6 +94,19 @@ def test_a_first_result_that_is_gone_leaves_the_verdict_undecidable_also_of_a_se
         assert "the first result of gpt_base-s43 decides, and is not here" in str(verdict.reason)
 
 
+def test_why_a_result_was_thrown_away_is_told_where_it_decides_and_where_it_is_gone(tmp_path: Path) -> None:
+    whole(tmp_path)
+    runs, why = tmp_path / "models" / "checkpoints" / "demo", "seed looked off"
+    told(tmp_path, files=ledger.REMOVED, event=ledger.FORGOTTEN, run="gpt_base-s43", seed=43, why=why)
+    shutil.rmtree(runs / "exp_gpt_base-s43")
+    assert f"gpt_base-s43: seed 43 was forgotten ({why}); the first result was" in said(report_on(tmp_path, STUDY))
+    there = made(runs / ".archive", "t9")
+    there.rename(there.with_name("exp_gpt_base-1"))
+    told(tmp_path, files=ledger.ARCHIVED, token="t9", why="crashed, it seemed")
+    text = said(report_on(tmp_path, STUDY))
+    assert "gpt_base: seed 42 ran twice (crashed, it seemed); the first result was" in text
+
+
 def test_a_selection_has_what_was_before_its_runs_and_nothing_of_others(tmp_path: Path) -> None:
     whole(tmp_path, is_locked=False)
     told(tmp_path, files=ledger.REMOVED, event=ledger.FORGOTTEN, run="gpt_base-s44", seed=44)

@@ -105,6 +105,11 @@ def test_verdicts_of_a_study_whose_sweep_tunes_nothing_rest_on_the_runs_beside_i
     asked = replace(STUDY, sweep=SWEPT.sweep)
     known = locked(asked)
     swept = under([replace(run, tag="max_lr0.001") for run in runs], known.newest.sha256)
+    shows = said(account(known, asked, swept))[0]
+    assert "before the first trial was queued" in shows
+    assert "No run that decides has begun since: those of the sweep decide nothing." in shows
+    shows = said(account(known, asked, [*swept, *under(runs, known.newest.sha256)]))[0]
+    assert "The rest was locked before the first run that decides was queued (2023-11-14 22:12:20 UTC)." in shows
     found = account(known, asked, [*runs, *swept])
     assert (found.search_first, found.rest_first) == (True, False)
     assert "hypotheses, seeds and configuration were not locked" in said(found)[1]
