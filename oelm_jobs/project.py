@@ -632,7 +632,8 @@ class Project(AbstractContextManager["Project"]):
         everything: bool = False,
         confirm: Callable[[Sequence[Removable], Sequence[Unused]], bool] = lambda files, code: True,
     ) -> Cleaned:
-        """Remove from targets checkpoints whose copy here is verified once more, and code that nobody needs any more.
+        """Remove from targets checkpoints whose copy here is verified once more, and code and copies of inputs that
+        nobody needs any more.
 
         Args:
             everything: All runs of the project, where none are named.

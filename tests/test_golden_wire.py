@@ -250,7 +250,7 @@ def test_code_is_cleaned_up_as_it_was(agent: Agent, host: Callable[..., Any]) ->
         (agent.root / ".oelm" / "snapshots" / name / "x.py").write_text("x\n")
     request = {"root": str(agent.root), "checkpoint_root": "", "young_s": 0.0}
     agent.ask("snapshots", request)
-    agent.ask("discard", {**request, "names": ["fedcba9876543210"]})
+    agent.ask("discard", {**request, "names": ["fedcba9876543210"], "copies": []})
     agent.ask("snapshots", request)
     compare_json("wire/snapshots_discard.json", json.loads(agent.noted()))
 

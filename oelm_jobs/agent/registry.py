@@ -46,7 +46,7 @@ INVENTORY: Verb[m.InventoryRequest, m.InventoryAnswer] = Verb("inventory", "tran
 RELEASE: Verb[m.ReleaseRequest, m.Nothing] = Verb("release", "transfer.inventory", reads=True)
 REMOVE: Verb[m.RemoveRequest, m.RemoveAnswer] = Verb("remove", "transfer.inventory")
 SNAPSHOTS: Verb[m.SnapshotsRequest, m.SnapshotsAnswer] = Verb("snapshots", "transfer.clean", reads=True)
-DISCARD: Verb[m.DiscardRequest, m.Freed] = Verb("discard", "transfer.clean")
+DISCARD: Verb[m.DiscardRequest, m.Discarded] = Verb("discard", "transfer.clean")
 EXAMINE: Verb[m.ExamineRequest, m.ExamineAnswer] = Verb("examine", "checks.examine", reads=True)
 SLURM_SUBMIT: Verb[m.SlurmSubmitRequest, m.SlurmSubmitAnswer] = Verb("slurm_submit", "slurm.submit")
 SLURM_SETTLE: Verb[m.Submission, m.SlurmSettleAnswer] = Verb("slurm_settle", "slurm.submit", reads=True)

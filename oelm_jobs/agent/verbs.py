@@ -115,6 +115,8 @@ ANSWERED = {"answer": Text(among=("accepted", "repeated", "settled"))}
 SUBMITTED = {"answer": Text(among=("accepted", "repeated", "settled", "lacking"))}
 TREE = Text(most=16, pattern="[0-9a-f]{16}")
 TREES = Each(TREE)
+COPY = Text(most=1024, pattern=r"[^/\0]+/[^/\0]+/[0-9a-f]{16}")
+"""A copy of what runs take from another target: study, run, and its hash."""
 TAKEN = Table({"run_dir": ABSOLUTE, "name": NAME, "study": Text(), "run": Text(), "state": STATE})
 FOUND = Anything(depth=200, is_table=True)
 DONE = Text(among=("cancelled", "not running", "still ending"))
@@ -157,9 +159,10 @@ ANSWERS: Shapes = {
     "release": Table({}),
     "remove": Table({"runs": Map(Table({"removed": Each(NAME), "freed": SIZE, "kept": Map(WORDS, keys=NAME)}))}),
     "snapshots": Table(
-        {"unused": TREES, "freed": SIZE, "note": WORDS, "taken": Each(TAKEN), "doubt": WORDS},
+        {"unused": TREES, "freed": SIZE, "note": WORDS, "copies": Map(SIZE, keys=COPY), "taken": Each(TAKEN),
+         "doubt": WORDS},
     ),
-    "discard": Table({"removed": TREES, "freed": SIZE}),
+    "discard": Table({"removed": TREES, "freed": SIZE, "copies": Each(COPY)}),
     "log": Table({"content": BASE64, "offset": SIZE, "size": SIZE, "state": STATE, "reason": Maybe(WORDS)}),
     "probe": Table({**HOST, "runs": Map(STANDS)}, {"disk_free": SIZE, "lease_error": WORDS, **LEASES}),
     "examine": Table(
@@ -221,7 +224,7 @@ REQUESTS: Dict[str, Table] = {
         {"checkpoint_root": OPTIONAL_PATH},
     ),
     "snapshots": Table(ROOT, UNUSED),
-    "discard": Table({**ROOT, "names": TREES}, UNUSED),
+    "discard": Table({**ROOT, "names": TREES, "copies": Each(COPY)}, UNUSED),
     "log": Table(
         {"run_dir": ABSOLUTE, "name": Text(among=(rundir.LOG, "%s/%s" % (rundir.CONTROL, rundir.SUPERVISOR_LOG)))},
         {"offset": Maybe(SIZE), "lines": Maybe(COUNT), "wait_s": Maybe(Number(0, 3600))},

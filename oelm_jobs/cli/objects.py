@@ -421,6 +421,13 @@ class CleanedCode(_Cleanable):
     """The target's name."""
 
 
+class CleanedCopies(_Cleanable):
+    """Copies on a target of what runs take from other targets, where no run that isn't over takes them."""
+
+    target: str
+    """The target's name."""
+
+
 class Cleaned(Printed):
     """What was removed from targets, or would be."""
 
@@ -429,6 +436,8 @@ class Cleaned(Printed):
     runs: list[CleanedRun]
     """By run."""
     snapshots: list[CleanedCode]
+    """By target."""
+    copies: list[CleanedCopies]
     """By target."""
     misread: dict[str, str]
     """``STUDY/RUN`` to why the index can't be believed about it; it was left alone."""

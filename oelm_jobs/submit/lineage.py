@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from ..agent import messages
     from ..agent.record_types import NeedRecord
 
-FOLDER = "inputs"
-"""Folder in a root's control folder of what was brought from other targets."""
 WHICH = {BEST: Checkpoints.BEST, LATEST: Checkpoints.LATEST}
 """What is fetched of a run for what is taken from it."""
 Key = tuple[str, str]
@@ -243,7 +241,7 @@ def _brought(
     sha256, _size = inputs.content_of(here)
     if not connection.target.host:
         return {"path": str(here), "sha256": sha256}
-    place = f"{plan.root}/{rundir.CONTROL}/{FOLDER}/{run.study}/{run.name}/{sha256[:16]}"
+    place = f"{plan.root}/{rundir.CONTROL}/{rundir.COPIES}/{run.study}/{run.name}/{sha256[:16]}"
     files = {file: digest for file, digest in found.items() if digest}
     send.send_files(connect_for_transfer(plan.place or plan.target, plan.project), home, place, files, progress)
     return {"path": f"{place}/{tops[0]}", "sha256": sha256}

@@ -1,4 +1,5 @@
-"""Free disk on targets: checkpoints whose verified copy is at home, and code that no run needs any more.
+"""Free disk on targets: checkpoints whose verified copy is at home, code that no run needs any more, and what was
+brought from other targets for runs that are over.
 
 A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives;
 of a run that was left without one, by a lost node or while it waited to start again, the hash that the file there has.
@@ -78,18 +79,32 @@ class Removed:
 
 @dataclass(frozen=True, kw_only=True)
 class Unused:
-    """Snapshots below a target's root that no run and no submission needs."""
+    """What no run and no submission needs below a target's root."""
 
     target: str
     names: tuple[str, ...]
+    """Of snapshots."""
     size: int
-    """Bytes that would be freed."""
+    """Bytes that removing these would free."""
+    copies: Mapping[str, int] = field(default_factory=dict)
+    """Copies of what runs take from other targets (``STUDY/RUN/HASH``), and the bytes of each."""
     note: str = ""
     """Why more stay than need to; empty where nothing is in doubt."""
     taken: Mapping[str, tuple[Taken, ...]] = field(default_factory=dict)
     """Run directory to what others take of that run: files, or folders of them."""
     doubt: str = ""
     """Why they may take anything; empty where that is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discarded:
+    """What was removed of what nobody needs below a target's root."""
+
+    names: tuple[str, ...] = ()
+    """Of snapshots."""
+    copies: tuple[str, ...] = ()
+    freed: int = 0
+    """Bytes of all that."""
 
 
 def removable(project: Path, run: StoredRun, theirs: Unused) -> Removable:
@@ -196,8 +211,8 @@ def remove(project: Path, target: str, wanted: Sequence[Removable]) -> list[Remo
 
 
 def unused(project: Path, store: Store, name: str) -> Unused:
-    """Ask a target which snapshots are needed neither by an unfinished run of any user nor by a submission, and what
-    unfinished runs take from others.
+    """Ask a target which snapshots and copies are needed neither by an unfinished run of any user nor by a submission,
+    and what unfinished runs take from others.
 
     Raises:
         TargetError: It can't be asked.
@@ -210,20 +225,21 @@ def unused(project: Path, store: Store, name: str) -> Unused:
         one = Taken(name=row["name"], study=row["study"], run=row["run"], state=State(row["state"]))
         taken[row["run_dir"]] = (*taken.get(row["run_dir"], ()), one)
     return Unused(
-        target=name, names=tuple(answer["unused"]), size=answer["freed"], note=note, taken=taken, doubt=answer["doubt"]
-    )
+        target=name, names=tuple(answer["unused"]), size=answer["freed"], copies=answer["copies"], note=note,
+        taken=taken, doubt=answer["doubt"],
+    )  # fmt: skip
 
 
-def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...], int]:
-    """Remove snapshots, each only if it still isn't needed; return the names of those removed, and their bytes.
+def discard(project: Path, store: Store, wanted: Unused) -> Discarded:
+    """Remove snapshots and copies, each only if it still isn't needed.
 
     Raises:
         TargetError: It can't be asked, or somebody is submitting there just now.
     """
     connection, request, _ = _request(project, store, wanted.target)
-    discarded: messages.DiscardRequest = {**request, "names": list(wanted.names)}
+    discarded: messages.DiscardRequest = {**request, "names": list(wanted.names), "copies": list(wanted.copies)}
     answer = connection.call(registry.DISCARD, discarded, timeout_s=600)
-    return tuple(answer["removed"]), answer["freed"]
+    return Discarded(names=tuple(answer["removed"]), copies=tuple(answer["copies"]), freed=answer["freed"])
 
 
 def _request(project: Path, store: Store, name: str) -> tuple[Connection, messages.SnapshotsRequest, str]:
@@ -251,8 +267,8 @@ class Cleaned:
     code: tuple[Unused, ...]
     """By target."""
     removed: tuple[Removed, ...] = ()
-    discarded: Mapping[str, tuple[tuple[str, ...], int]] = field(default_factory=dict)
-    """Target to the names of snapshots that were removed there, and their bytes."""
+    discarded: Mapping[str, Discarded] = field(default_factory=dict)
+    """Target to the snapshots and copies that were removed there."""
     unreachable: Mapping[str, TargetError] = field(default_factory=dict)
     """Target to the error that kept the operation from it."""
     misread: Mapping[str, StoreError] = field(default_factory=dict)
@@ -265,7 +281,8 @@ def clean(
     runs: Sequence[StoredRun],
     confirm: Callable[[Sequence[Removable], Sequence[Unused]], bool],
 ) -> Cleaned:
-    """Remove the checkpoints of runs whose copy at home is verified once more, and code that nobody needs any more.
+    """Remove the checkpoints of runs whose copy at home is verified once more, and code and copies of inputs that
+    nobody needs any more.
 
     Args:
         confirm: Is given what would go and why the rest stays; nothing goes unless it returns True.
@@ -281,13 +298,13 @@ def clean(
     targets = list(dict.fromkeys(run.target for run in runs))
     errors = each_target(targets, look)
     removed: list[Removed] = []
-    discarded: dict[str, tuple[tuple[str, ...], int]] = {}
+    discarded: dict[str, Discarded] = {}
 
     def free(name: str) -> None:
         if theirs := [one for one in files if one.run.target == name and one.files]:
             removed.extend(remove(project, name, theirs))
         for one in code:
-            if one.target == name and one.names:
+            if one.target == name and (one.names or one.copies):
                 discarded[name] = discard(project, store, one)
 
     if confirm(files, code):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from oelm_jobs.agent import rundir, trees
 from oelm_jobs.agent.host import launch
 from oelm_jobs.agent.slurm import submit as slurm_submit
-from oelm_jobs.agent.transfer import inventory
+from oelm_jobs.agent.transfer import clean, inventory
 from tests.support import make_run, script_of
 
 NO_ROOM = "sbatch: error: AssocMaxSubmitJobLimit\n"
@@ -60,6 +62,53 @@ def test_what_waits_for_room_on_a_cluster_holds_what_it_takes(root: Path) -> Non
     assert remove(root)["kept"] == {"best_model.pt": "c, UNKNOWN, takes it"}
     slurm_submit._remember(str(root), "t1", 1, {"refused": "no"})
     assert remove(root)["removed"] == ["best_model.pt"]
+
+
+# Copies from other targets --------------------------------------------------------------------------------------------
+
+
+def brought(root: Path, token: str) -> Path:
+    """Return a copy that was brought a day ago and that a run of a submission takes."""
+    copy = root / ".oelm" / "inputs" / "pre" / "base" / "0123456789abcdef"
+    (copy / "work").mkdir(parents=True)
+    (copy / "work" / "model.json").write_text("weights")
+    for folder in (copy / "work", copy):
+        os.utime(folder, (time.time() - 86_400,) * 2)
+    need = {"study": "pre", "run": "base", "when": "success", "input": "init", "artifact": "best"}
+    run = make_run(root / "models" / "checkpoints", "b")
+    script = script_of(root, run, ["true"], token, needs=[{**need, "path": str(copy / "work" / "model.json")}])
+    job = {"position": 0, "name": "job", "script": script, "run_dirs": [run.run_dir]}
+    request = {"root": str(root), "token": token, "jobs": [job]}
+    slurm_submit.slurm_submit(request, lambda script, options: (1, "", NO_ROOM))
+    return copy
+
+
+def test_a_copy_stays_until_no_run_that_is_not_over_takes_it(root: Path) -> None:
+    copy, asked = brought(root, "t1"), {"root": str(root)}
+    name = "pre/base/0123456789abcdef"
+    assert clean.snapshots(asked)["copies"] == {}
+    assert clean.discard({**asked, "names": [], "copies": [name]})["copies"] == [] and copy.exists()
+    slurm_submit._remember(str(root), "t1", 0, {"refused": "no"})
+    assert clean.snapshots(asked)["copies"] == {name: 7}
+    os.utime(copy / "work")
+    assert clean.snapshots(asked)["copies"] == {}, "somebody is about to submit what takes it"
+    os.utime(copy / "work", (time.time() - 86_400,) * 2)
+    (copy.parent / ".0123456789abcdef.gone.1").mkdir()
+    assert clean.discard({**asked, "names": [], "copies": [name, "../../x/0123456789abcdef"]}) == {
+        "removed": [], "freed": 7, "copies": [name]
+    }  # fmt: skip
+    assert not copy.parent.parent.exists()
+
+
+def test_no_copy_goes_where_a_submission_can_not_be_understood(root: Path) -> None:
+    copy = brought(root, "t1")
+    slurm_submit._remember(str(root), "t1", 0, {"refused": "no"})
+    launch.submission_file(str(root), "t2").write_text('{"token": [], "runs": 7}')
+    found = clean.snapshots({"root": str(root)})
+    assert found["copies"] == {} and "t2.json" in found["doubt"] and copy.exists()
+
+
+# What isn't known -----------------------------------------------------------------------------------------------------
 
 
 def test_a_submission_whose_scripts_are_not_there_yet_may_take_anything(root: Path) -> None:

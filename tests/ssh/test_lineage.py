@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,12 @@ def test_what_a_run_takes_goes_to_its_host_by_way_of_this_machine(rig: Rig, tmp_
     row = read(Path(found["tuned"].run_dir, ".oelm", "inputs.json"))["inputs"][0]
     assert "/.oelm/inputs/pre/base/" in row["path"] and Path(row["path"]).is_relative_to(rig.host.home())
     assert row["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    copy = Path(row["path"]).parents[1]
+    for folder in (copy / "work", copy):
+        os.utime(folder, (time.time() - 86_400,) * 2)
+    said = rig.oelm("clean", "--study", "tune", "--dry-run").stdout
+    assert "inputs on far: copies from other targets that no run takes: 1 (0.0 MB)" in said
+    asked = rig.oelm("clean", "--study", "tune", check=False)
+    assert asked.returncode == 2 and "0.0 MB of copies from other targets" in asked.stderr and copy.exists()
+    cleaned = json.loads(rig.oelm("clean", "--study", "tune", "--yes", "--json").stdout)
+    assert cleaned["copies"][0]["removed"] == [f"pre/base/{copy.name}"] and not copy.exists()

@@ -223,18 +223,26 @@ class Taken(TypedDict):
 
 
 class SnapshotsAnswer(TypedDict):
-    """Names of snapshots that nobody needs, the bytes they take, and why some could not be judged; what runs take from
-    others, and why that may be anything.
+    """Names of snapshots that nobody needs, the bytes they take, and why some could not be judged; the bytes of each
+    copy that no run takes; what runs take from others, and why that may be anything.
     """
 
     unused: List[str]
     freed: int
     note: str
+    copies: Dict[str, int]
     taken: List[Taken]
     doubt: str
 
 
 class DiscardRequest(SnapshotsRequest):
-    """Snapshots to remove."""
+    """Snapshots and copies to remove."""
 
     names: List[str]
+    copies: List[str]
+
+
+class Discarded(Freed):
+    """The copies that are gone, besides."""
+
+    copies: List[str]

@@ -1,4 +1,4 @@
-"""Remove the snapshots below a root that nobody needs, and say what runs take from others, which stays.
+"""Remove the snapshots below a root that nobody needs, and copies of inputs; say what runs take from others.
 
 A run that is not over needs its snapshot, and so does a submission of which not every answer is known. Removing and
 submitting exclude each other by a lock: a submission either names its snapshot before others are looked at, or finds
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Dict, List, Sequence, Set, Tuple, cast
 from .. import privacy, rundir, trees
 from ..sentences import _
 from ..snapshots import FOLDER
+from . import copies
 from .taken import taken
 from .uses import NAME, Uses, snapshot_in
 
@@ -27,7 +28,7 @@ BLIND_S = 24 * 3600.0
 
 
 def snapshots(request: messages.SnapshotsRequest) -> messages.SnapshotsAnswer:
-    """Find snapshots that nobody needs.
+    """Find snapshots and copies of inputs that nobody needs.
 
     Args:
         request: ``root``; ``checkpoint_root``, where run directories lie elsewhere; ``young_s``: what was asked for
@@ -35,8 +36,8 @@ def snapshots(request: messages.SnapshotsRequest) -> messages.SnapshotsAnswer:
 
     Returns:
         ``unused``: their names; ``freed``: bytes that removing them would free; ``note``: why some can't be judged,
-            empty where all could be; ``taken``: what runs that aren't over take from others; ``doubt``: why they may
-            take anything, empty where that is known.
+            empty where all could be; ``copies``: bytes of each copy that no run takes; ``taken``: what runs that aren't
+            over take from others; ``doubt``: why they may take anything, empty where that is known.
     """
     folder = os.path.join(request["root"], rundir.CONTROL, FOLDER)
     uses = _uses(request)
@@ -44,18 +45,19 @@ def snapshots(request: messages.SnapshotsRequest) -> messages.SnapshotsAnswer:
     rows, doubt = taken(uses)
     return {
         "unused": names, "freed": _size([os.path.join(folder, name) for name in names]), "note": note,
+        "copies": {} if doubt else copies.unused(request["root"], rows, request.get("young_s") or 0.0),
         "taken": [cast("messages.Taken", each._asdict()) for each in rows if each.run_dir], "doubt": doubt,
     }  # fmt: skip
 
 
-def discard(request: messages.DiscardRequest) -> messages.Freed:
-    """Remove snapshots, each only while nobody needs it, and the files that no other one has.
+def discard(request: messages.DiscardRequest) -> messages.Discarded:
+    """Remove snapshots and copies, each only while nobody needs it, and the files that no other snapshot has.
 
     Args:
-        request: As for ``snapshots``, and ``names``.
+        request: As for ``snapshots``, and ``names`` and ``copies``.
 
     Returns:
-        ``removed``: names of those that are gone; ``freed``: bytes.
+        ``removed``, ``copies``: names of those that are gone; ``freed``: bytes.
 
     Raises:
         trees.Busy: Somebody is submitting just now; nothing was removed.
@@ -63,14 +65,19 @@ def discard(request: messages.DiscardRequest) -> messages.Freed:
     folder = os.path.join(request["root"], rundir.CONTROL, FOLDER)
     with trees.held(folder, alone=True) as is_held:
         blind_s = 0.0 if is_held else BLIND_S
-        unused = _unused(folder, request, _uses(request), blind_s)[0]
+        uses = _uses(request)
+        unused = _unused(folder, request, uses, blind_s)[0]
         names = [name for name in unused if name in request["names"]]
         places = [os.path.join(folder, name) for name in names]
         freed = _size(places)
         for place in places:
             trees.remove(place)
         trees.sweep(folder, blind_s)
-    return {"removed": names, "freed": freed}
+        rows, doubt = taken(uses)
+        young_s = max(request.get("young_s") or 0.0, blind_s)
+        sizes = {} if doubt or not request["copies"] else copies.unused(request["root"], rows, young_s)
+        gone = copies.remove(request["root"], [name for name in request["copies"] if name in sizes])
+    return {"removed": names, "freed": freed + sum(sizes[name] for name in gone), "copies": gone}
 
 
 def _uses(request: messages.SnapshotsRequest) -> Uses:
