@@ -24,8 +24,6 @@ from .reading import run_directory
 from .reading.loaded_run import LoadedRun
 from .reading.replicates import Dispute
 
-ARCHIVE = ".archive"
-"""Folder beside run directories that holds those which were started over or forgotten."""
 Place = tuple[str, str, int]
 """Group, tag and seed of a run."""
 
@@ -46,10 +44,13 @@ class Earlier:
 
     @property
     def has_result(self) -> bool:
-        """Whether it came to its end, or diverged."""
-        if self.run is not None:
-            return self.run.finished or self.run.diverged
-        return self.entry.has_result
+        """Whether it came to its end, or diverged; what was fetched while it ran doesn't say."""
+        return self.is_whole or self.entry.has_result
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its result is here."""
+        return self.run is not None and (self.run.finished or self.run.diverged)
 
     @property
     def gpu_hours(self) -> float | None:
@@ -115,15 +116,9 @@ def _goes_on(entry: Entry, current: Mapping[str, str], runs: Sequence[LoadedRun]
 
 def _places(project: Path, study: Study, entry: Entry, *, is_bundled: bool) -> Iterator[Path]:
     """Yield the folders on this machine that hold what a run made."""
-    folder = project / "models" / "checkpoints"
-    said: list[Path] = []
-    for beside in (folder / ARCHIVE, folder / study.name / ARCHIVE):
-        said += sorted(beside.glob(f"{rundir.TRAIN_PREFIX}{entry.run}-*")) if beside.is_dir() else []
-    said += [Path(place) for place in (entry.place, entry.copy) if place and not is_bundled]
-    for path in said:
-        record = records.RUN.read_if_sound(path) if path.is_dir() else None
-        if record is not None and (record.run, record.token) == (entry.run, entry.token):
-            yield path
+    yield from ledger.kept(project, study.name, entry)
+    elsewhere = [Path(place) for place in (entry.place, entry.copy) if place and not is_bundled]
+    yield from (path for path in elsewhere if ledger.is_of(path, entry))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +159,7 @@ def settle(past: Sequence[Earlier], study: Study, runs: Sequence[LoadedRun], loc
     for (group, tag, seed), members in by_place.items():
         newest = next((run for run in kept if (run.group, run.tag, run.seed) == (group, tag, seed)), None)
         first = _binding(members, newest, locks) if locks is not None and group in study.groups else None
-        if first is not None and first.run is not None:
+        if first is not None and first.run is not None and first.is_whole:
             name = first.entry.run
             kept = [run for run in kept if run is not newest] + [replace(first.run, name=name)]
             remarks.append(_decides(members, newest, first))
@@ -228,18 +223,22 @@ def _counted(members: Sequence[Earlier], newest: LoadedRun | None) -> Sentence:
 def _away(members: Sequence[Earlier], newest: LoadedRun | None, first: Earlier) -> Dispute:
     entry = first.entry
     where = _("its files are gone")
-    if entry.files in (ledger.ARCHIVED, ledger.STAYS):
-        where = _(
-            "its files are in {place} on {target}: copy them into {folder} of the project's run directories",
-            entry.place or entry.run_dir, entry.target, ARCHIVE,
-        )  # fmt: skip
+    reason = _("the first result of {run} decides, and is not here", entry.run)
+    there = entry.place or entry.run_dir
+    if entry.files == ledger.MOVING:  # it was, and the command ended before it could say where to
+        there = str(Path(entry.run_dir).with_name(rundir.ARCHIVE))
+    if entry.files == ledger.GONE:
+        where = _("its files are gone: there is nothing of them in {place} on {target} any more", there, entry.target)
+    elif entry.files in ledger.TO_FETCH:
+        where = _("its files are in {place} on {target}, and oelm-fetch brings its records", there, entry.target)
+        reason = _("the first result of {run} decides, and is not here: oelm-fetch brings it", entry.run)
     said = _("{said}; the first result was {result}", _thrown_away(members, newest), first.said)
     return Dispute(
         group=entry.group,
         tag=entry.tag,
         seed=entry.seed,
         statement=_("{said} and decides, since the study is locked; {where}", said, where),
-        reason=_("the first result of {run} decides, and is not here", entry.run),
+        reason=reason,
     )
 
 

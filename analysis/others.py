@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from oelm_jobs import ledger
 from oelm_jobs.agent import records, rundir
-from oelm_jobs.agent.host.archive import ARCHIVE
 from oelm_jobs.agent.states import State
 from oelm_jobs.spec.study import Study
 from oelm_jobs.stored_run import StoredRun
@@ -107,7 +106,7 @@ def of_others(
                 study=record.study, run=record.run, seed=record.seed,
                 fingerprints=_chain(record.fingerprint, record.extended_from),
                 settings=program.get("settings", {}) if record.program is not None else record.train,
-                global_batch=record.global_batch, is_gone=path.parent.name == ARCHIVE, places=[path],
+                global_batch=record.global_batch, is_gone=path.parent.name == rundir.ARCHIVE, places=[path],
             )  # fmt: skip
     for entry in ledger.read_all(project):
         if entry.study != study.name and entry.seed in seeds and entry.fingerprint:
@@ -130,9 +129,9 @@ def _run_directories(folder: Path, own: str) -> Iterator[Path]:
     """Yield the run directories below the project's checkpoints, those that were moved aside too, but for the folder
     of a study.
     """
-    for place in [folder, *(each for each in _folders(folder) if each.name not in (own, ARCHIVE))]:
+    for place in [folder, *(each for each in _folders(folder) if each.name not in (own, rundir.ARCHIVE))]:
         if place == folder or not place.name.startswith(rundir.TRAIN_PREFIX):
-            for inner in (place, place / ARCHIVE):
+            for inner in (place, place / rundir.ARCHIVE):
                 yield from (path for path in _folders(inner) if path.name.startswith(rundir.TRAIN_PREFIX))
 
 

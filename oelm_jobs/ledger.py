@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .agent import rundir, schema, verbs
 from .agent.reasons import codes
 from .agent.record_types import Left
-from .agent.records import LEFT
+from .agent.records import FETCHED, LEFT, RUN
 from .agent.schema import Flag, Maybe, Number, Table, Text
 from .agent.sentences import _, joined
 from .agent.states import State
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
 NAME = "ledger.jsonl"
 FORGOTTEN, RERUN, LOCKED = "forgotten", "rerun", "locked"
 """What a line is about: a run that ``oelm-forget`` took out of the index, one that was started over, a lock."""
-ARCHIVED, REMOVED, NONE, STAYS, MOVING = "archived", "removed", "none", "stays", "moving"
+ARCHIVED, REMOVED, NONE, STAYS, MOVING, GONE = "archived", "removed", "none", "stays", "moving", "gone"
 """What was done with its files: moved beside where they were, or removed; there were none; they are where they were,
-since the target could not be asked, or the run starts over on another; they were about to be moved.
+since the target could not be asked, or the run starts over on another; they were about to be moved; a fetch has not
+found them on the target any more.
 """
+TO_FETCH = (ARCHIVED, STAYS, MOVING)
+"""Where its files may be on the target."""
 DIVERGED = "diverged"
 """Code of the reason of a run whose loss is no longer finite."""
 MOST_BYTES = 64 << 20
@@ -219,9 +223,39 @@ def _lines(project: Path, study: str) -> list[bytes]:
 
 def lock_path(project: Path, study: Study) -> Path:
     """Return where a study's lock lies: beside its summary, or where that was when another study was the default."""
-    name, folder = f"{study.name}_lock.json", project / "experiments"
-    here = (folder if study.is_default else folder / study.name) / name
-    return next((path for path in (here, folder / name, folder / study.name / name) if path.exists()), here)
+    default, other = _lock_paths(project, study.name)
+    here = default if study.is_default else other
+    return next((path for path in (here, default, other) if path.exists()), here)
+
+
+def _lock_paths(project: Path, study: str) -> tuple[Path, Path]:
+    name, folder = f"{study}_lock.json", project / "experiments"
+    return folder / name, folder / study / name
+
+
+def is_locked(project: Path, study: str) -> bool:
+    """Tell whether a study was ever locked."""
+    return any(path.exists() for path in _lock_paths(project, study)) or bool(locks(project, study))
+
+
+def kept(project: Path, study: str, entry: Entry) -> Iterator[Path]:
+    """Yield the folders in a project's archives that hold what an entry's run made, or a copy of it; what was fetched
+    after it ended comes first.
+    """
+    folder, name = project / "models" / "checkpoints", f"{rundir.TRAIN_PREFIX}{glob.escape(entry.run)}-*"
+    found = sorted(path for beside in (folder, folder / study) for path in (beside / rundir.ARCHIVE).glob(name))
+    for path in sorted(found, key=lambda path: not (path / rundir.MANIFEST).exists()):
+        if is_of(path, entry):
+            yield path
+
+
+def is_of(path: Path, entry: Entry) -> bool:
+    """Tell whether a folder holds what an entry's run made: by its submission, or by where the ledger says it lies."""
+    record = RUN.read_if_sound(path) if path.is_dir() else None
+    if record is None or record.run != entry.run:
+        return False
+    came_from = (FETCHED.read_if_sound(path) or {}).get("run_dir")
+    return record.token == entry.token or bool(entry.place and entry.place in (str(path), came_from))
 
 
 def _entry(line: bytes) -> Entry | None:

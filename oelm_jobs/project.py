@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .bundling import Made
     from .checks.finding import Finding
     from .confirming import Confirmation
+    from .ledger import Entry
     from .outcome import Outcome
     from .reporting import StudyReport
     from .runs.control import Cancelled
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .submit.preview import PlannedRun
     from .submit.submission import Submitted
     from .transfer.clean import Cleaned, Removable, Unused
+    from .transfer.earlier import Brought
     from .transfer.fetch import Fetched, Progress
 
     Named = str | StoredRun | Run | Plan | View | Selection | Submitted | Fetched | Cancelled
@@ -545,8 +547,9 @@ class Project(AbstractContextManager["Project"]):
         checkpoints: Checkpoints | str = "best",
         verify: bool = False,
         progress: Progress | None = None,
-    ) -> Outcome[Fetched]:
-        """Bring runs home and verify every file; only what is new is transferred.
+    ) -> Brought:
+        """Bring runs home and verify every file; only what is new is transferred. Of a locked study the records of what
+        was started over or forgotten come along.
 
         Args:
             checkpoints: Which come along: ``Checkpoints.NONE``, ``BEST``, ``LATEST`` or ``ALL``.
@@ -564,7 +567,8 @@ class Project(AbstractContextManager["Project"]):
         for name in dict.fromkeys(run.target for run in runs):
             if name in targets and targets[name].host:
                 connect_for_transfer(targets[name], self.folder)  # logs in while the rest is imported
-        from .outcome import Outcome, each_target
+        from .outcome import each_target
+        from .transfer import earlier
         from .transfer.fetch import Untold, fetch
 
         # What is elsewhere says where it stands when it is asked what it holds: one round trip, not two.
@@ -572,15 +576,38 @@ class Project(AbstractContextManager["Project"]):
         known = iter(refresh(self.store, self.folder, [run for run in runs if run.target not in remote]).runs)
         runs = [run if run.target in remote else next(known) for run in runs]
         done: list[Fetched] = []
+        told = progress or Untold(self.say)
 
         def bring(target: str) -> None:
             theirs = [run for run in runs if run.target == target]
-            done.extend(fetch(self.folder, theirs, progress or Untold(self.say), checkpoints=which, again=verify))
+            done.extend(fetch(self.folder, theirs, told, checkpoints=which, again=verify))
 
         errors = each_target((run.target for run in runs), bring)
         order = {(run.study, run.name): number for number, run in enumerate(runs)}
         done.sort(key=lambda one: order[one.run.study, one.run.name])
-        return Outcome(done=tuple(done), unreachable=errors, misread=misread)
+        before = self._lacking(names, study, again=verify)
+        brought = [
+            one
+            for target in dict.fromkeys(entry.target for entry in before)
+            if target not in errors
+            for one in earlier.bring(
+                self.folder, target, [entry for entry in before if entry.target == target], told, again=verify
+            )
+        ]
+        return earlier.Brought(done=tuple(done), unreachable=errors, misread=misread, earlier=tuple(brought))
+
+    def _lacking(self, names: Sequence[Named], study: Study | str | None, *, again: bool) -> list[Entry]:
+        """Return the ledgers' lines about runs whose records are not here: of those named, of a study, or all."""
+        from .transfer import earlier
+
+        known = self.store.runs(self.folder)
+        current = {(run.study, run.name, run.token) for run in known}
+        meant = study if study is None or isinstance(study, str) else study.name
+        found = earlier.lacking(self.folder, None if meant is None else {meant}, current, again=again)
+        if names and found:
+            named = {(run.study, run.name) for run in self.runs(*names, study=study)}
+            found = [entry for entry in found if (entry.study, entry.run) in named]
+        return found
 
     def wandb_sync(self, fetched: Iterable[Fetched]) -> list[str]:
         """Return the argv of W&B's own command that sends what runs which are over have kept for it while they were

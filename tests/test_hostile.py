@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from oelm_jobs import ledger
 from oelm_jobs.agent import rundir, verbs
 from oelm_jobs.store import Store
 from tests.hostile import Server, World, frame, honest, places, reach, replaced, steers, without
@@ -41,6 +42,7 @@ COMMANDS = {
     "rerun": ("submit", "--study", "tiny", "--target", "box", "--group", "oelm_freeze", "--rerun", "--yes"),
     "send": ("submit", "--study", "tiny", "--target", "box", "--seeds", "43", "--send-data"),
     "fetch what is not over": ("fetch", "oelm_freeze", "--checkpoints", "all"),
+    "fetch what was before": ("fetch", "--study", "tiny"),
     "clean": ("clean", "--all", "--yes"),
     "forget": ("forget", "oelm_freeze", "--yes"),
     "forget and remove": ("forget", "gpt_base", "--delete", "--yes"),
@@ -313,11 +315,27 @@ def leave_code_behind(world: World) -> None:
     shutil.copytree(next(folder.iterdir()), folder / ("0" * 16))
 
 
+def have_started_over(world: World) -> None:
+    """Let the study be locked, and its ledger say that a run was started over whose first result the server has."""
+    there = world.place / "server" / "oelm" / "models" / "checkpoints" / "tiny"
+    run_dir, place = there / "exp_gpt_base", there / ".archive" / "exp_gpt_base-1"
+    shutil.copytree(run_dir, place)
+    record = json.loads((place / ".oelm" / "run.json").read_text())
+    (place / ".oelm" / "run.json").write_text(json.dumps({**record, "token": "oelm-first"}))
+    (_made(world.project / "experiments") / "tiny_lock.json").write_text("{}")
+    ledger.append(world.project, "tiny", [ledger.Entry(
+        event=ledger.RERUN, time=1.7e9, study="tiny", run="gpt_base", group="gpt_base", seed=42, tag="", fingerprint="",
+        token="oelm-first", target="box", run_dir=str(run_dir), state="DONE", reason="", metric=None, value=None,
+        step=None, has_result=True, gpu_hours=0.0, why="", files=ledger.ARCHIVED, place=str(place),
+    )])  # fmt: skip
+
+
 BEFORE: dict[str, Callable[[World], None]] = {
     "status": wake,
     "devices": wake,
     "cancel": take_for_running,
     "fetch what is not over": lose_the_end,
+    "fetch what was before": have_started_over,
     "settle": forget_answers,
     "send": lose_data,
     "clean": leave_code_behind,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oelm_jobs.agent import rundir
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Study
 
@@ -204,7 +205,7 @@ def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
     for seed in dict.fromkeys(run.seed for run in with_result):
         same = [run for run in with_result if run.seed == seed]
         if len(same) > 1:
-            paths, archive = tuple(str(run.path) for run in same), str(same[-1].path.parent / ".archive")
+            paths, archive = tuple(str(run.path) for run in same), str(same[-1].path.parent / rundir.ARCHIVE)
             command = f"{shlex.join(['mkdir', '-p', archive])} && {shlex.join(['mv', paths[-1], archive])}"
             statement = _(
                 "group {group} has several results of seed {seed} ({runs}) and nothing says which one counts: what "

@@ -40,6 +40,8 @@ TRAIN_PREFIX = "exp_"
 """What a run directory's name begins with; the run's name follows."""
 NOTIFY = "notify"
 """Folder of what is to be told of runs, in the root's control folder."""
+ARCHIVE = ".archive"
+"""Folder beside run directories that holds those which were started over or forgotten."""
 ORIGIN = "origin"
 """Control file that names the run directory's first submission: a run that was started over has another one."""
 

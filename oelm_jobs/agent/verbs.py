@@ -147,6 +147,7 @@ ANSWERS: Shapes = {
     "cancel": Table({"runs": Map(DONE)}),
     "archive": MOVED,
     "find": Table({"runs": Each(FOUND)}),  # each is judged for itself (records)
+    "archived": Table({"runs": Map(Either((ABSOLUTE, Text(most=0))))}),
     "data": Table({"files": Map(TOKEN_FILE)}),
     "content": Table({"files": Map(Either((
         Table({"size": SIZE, "sha256": HASH}, {"files": Map(HASH, keys=NAME), "arriving": PATH}),
@@ -210,13 +211,15 @@ REQUESTS: Dict[str, Table] = {
     "cancel": Table({"run_dirs": RUN_DIRS}),
     "archive": ARCHIVED,
     "find": Table(ROOT, {"checkpoint_root": OPTIONAL_PATH}),
+    "archived": Table({"runs": Map(Table({"run_dir": ABSOLUTE, "token": Text(most=128), "place": OPTIONAL_PATH}))}),
     "data": Table({**ROOT, "files": Each(PATH, 1000)}, {"whole": Maybe(Flag())}),
     "content": Table({**ROOT, "files": Each(PATH, 1000)}, {"each": Flag()}),
     "expect": Table({"folder": ABSOLUTE, "name": TOKEN, "link": Flag()}),
     "accept": Table({"staging": ABSOLUTE, "folder": ABSOLUTE, "files": Map(HASH, keys=NAME)}),
     "inventory": Table(
         {"runs": Each(Table({"run_dir": ABSOLUTE}, {"have": Maybe(Map(HASH, keys=NAME))})),
-         "checkpoints": Text(among=tuple(each.value for each in Checkpoints))}
+         "checkpoints": Text(among=tuple(each.value for each in Checkpoints))},
+        {"records": Flag()},
     ),
     "release": Table({"runs": Map(Each(NAME))}),
     "remove": Table(
@@ -299,6 +302,7 @@ ASKED: Dict[str, Asked] = {
     "cancel": Asked("runs", "run_dirs"),
     "slurm_cancel": Asked("runs", "runs", 0),
     "inventory": Asked("runs", "runs", "run_dir"),
+    "archived": Asked("runs", "runs"),
     "remove": Asked("runs", "runs", "run_dir"),
     "data": Asked("files", "files"),
     "content": Asked("files", "files"),

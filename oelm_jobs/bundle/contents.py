@@ -28,8 +28,6 @@ from . import code
 from .archive import why_not
 
 CHECKPOINTS = Path("models", "checkpoints")
-ARCHIVE = ".archive"
-"""Folder beside run directories of those that were started over or forgotten."""
 SMALL_BYTES = 1 << 20
 """A file that nobody declares is a record, and comes along, where it is no larger."""
 LARGE_BYTES = 256 << 20
@@ -94,7 +92,9 @@ def collect(
     own = dict.fromkeys(path for path in run_dirs if path.is_dir() and path.is_relative_to(project / CHECKPOINTS))
     for place in places:
         own |= dict.fromkeys(sorted(place.glob(f"{rundir.TRAIN_PREFIX}{rundir.SPEED_TRIAL}*")))
-        own |= dict.fromkeys(path for path in sorted(place.glob(f"{ARCHIVE}/*")) if _study_of(path) == study.name)
+        own |= dict.fromkeys(
+            path for path in sorted(place.glob(f"{rundir.ARCHIVE}/*")) if _study_of(path) == study.name
+        )
     for run_dir in own:
         for path in _records(run_dir):
             into.copy(path, path.relative_to(project).as_posix())

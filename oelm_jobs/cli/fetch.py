@@ -19,6 +19,7 @@ from .common import command, end_with, narrate, open_project, put_json, say
 from .selection import by_runs, choose
 
 if TYPE_CHECKING:
+    from ..transfer.earlier import Earlier
     from ..transfer.fetch import Fetched
 
 WATCH_S = 10.0
@@ -59,7 +60,8 @@ def main(
     """Fetch runs and verify every file: finished ones, and what runs that still train have made so far.
 
     Only what is new is transferred; an interrupted fetch goes on where it was. A file gets its name when it is whole.
-    Runs of this machine are here already; they are verified. Exit code 1 when a file is missing or differs.
+    Runs of this machine are here already; they are verified. Of a locked study comes along what a report reads of runs
+    that were started over or forgotten. Exit code 1 when a file is missing or differs.
     """
     from .progress import Meter
     from .view import titles
@@ -67,6 +69,7 @@ def main(
     if watch and as_json:
         raise UsageError(_("--watch and --json exclude each other"))
     told: set[Path] = set()
+    noted: set[tuple[str, str]] = set()
     tell: Callable[[str], None] = narrate
     with open_project() as project:
         while True:
@@ -76,13 +79,20 @@ def main(
             fetched, errors = found.done, found.unreachable
             if as_json:
                 rows = [_as_json(one) for one in fetched]
-                put_json({"version": 1, "runs": rows, "unreachable": errors, "misread": found.misread})
+                before = [_as_json(one) | {"target": one.run.target, "event": one.entry.event} for one in found.earlier]
+                put_json(
+                    {"version": 1, "runs": rows, "earlier": before, "unreachable": errors, "misread": found.misread}
+                )
             called = titles([one.run for one in fetched])
             for one in fetched if not as_json else ():
                 if not watch or one.new_files or (one.state.is_final and one.run_dir not in told):
                     _show(called[one.run.study, one.run.name], one)
                 if one.state.is_final:
                     told.add(one.run_dir)
+            for past in found.earlier if not as_json else ():
+                if past.new_files or past.damaged or (past.note and (_called(past), past.note) not in noted):
+                    _show(_called(past), past)
+                noted.add((_called(past), past.note))
             lost = {name: error for name, error in errors.items() if isinstance(error, NotReached)}
             if errors and (not watch or len(lost) < len(errors)):  # what another try does not mend is not tried again
                 end_with([*found.misread.values(), *errors.values()])
@@ -94,7 +104,7 @@ def main(
         to_send = project.wandb_sync(fetched) if sync == "wandb" else None
         if sync == "mlflow" and fetched:
             narrate(_("{count} runs are in MLflow: {place}", len(fetched), project.to_mlflow(fetched)))
-    if not fetched and not chosen and not found.misread:
+    if not fetched and not chosen and not found.misread and not found.earlier:
         narrate(_("No run yet. Submit some: oelm-submit"))
     if to_send is not None:
         _send(to_send, [called[one.run.study, one.run.name] for one in fetched if not one.state.is_final])
@@ -113,6 +123,8 @@ def main(
     if damaged:
         mend = _("archive and start over: oelm-submit --rerun (oelm-logs {run})", damaged[0])
         trouble.append(RunFailed(_("damaged: {runs}", damaged), hint=mend))
+    if lacking := [_called(past) for past in found.earlier if past.damaged]:
+        trouble.append(RunFailed(_("damaged: {runs}", lacking), hint=_("try again: oelm-fetch")))
     end_with(trouble)
 
 
@@ -131,6 +143,13 @@ def _send(argv: Sequence[str], living: Sequence[str]) -> None:
             _("wandb sync ended with exit code {code}", code),
             hint=_("its own words are above; try again: what has arrived is not sent twice"),
         )
+
+
+def _called(past: Earlier) -> str:
+    was = f"{past.entry.study}/{past.entry.run}"
+    if past.is_forgotten:
+        return _("{run}, before it was forgotten", was)
+    return _("{run}, before it was started over", was)
 
 
 def _as_json(one: Fetched) -> dict[str, object]:

@@ -374,11 +374,22 @@ class FetchedRun(Named):
     """Why nothing was fetched; else empty."""
 
 
+class EarlierRun(FetchedRun):
+    """What a fetch did for a run of a locked study that was started over or forgotten: its records come home."""
+
+    target: str
+    """Where it lies."""
+    event: str
+    """``rerun`` or ``forgotten``."""
+
+
 class Fetched(WithErrors):
     """Runs that were fetched."""
 
     runs: list[FetchedRun]
     """Those of targets that could be reached."""
+    earlier: list[EarlierRun]
+    """Of locked studies, those that were started over or forgotten and whose records were not all here before."""
 
 
 class _Cleanable(TypedDict):

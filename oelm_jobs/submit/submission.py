@@ -184,10 +184,14 @@ def lock_of(plan: Plan, connection: Connection) -> str:
 
 
 def _forgotten_there(plan: Plan) -> frozenset[tuple[str, str]]:
-    """Return name and run directory of forgotten runs whose files stayed where they were: they are no new run's."""
+    """Return name and run directory of forgotten runs whose files stayed where they were: they are no new run's. What a
+    fetch has not found there may be there again.
+    """
     known = ledger.read(plan.project, plan.study.name)
-    stays = [entry for entry in known if (entry.target, entry.files) == (plan.target.name, ledger.STAYS)]
-    return frozenset((entry.run, entry.run_dir) for entry in stays)
+    stays = [
+        entry for entry in known if entry.files == ledger.STAYS or (entry.files == ledger.GONE and not entry.place)
+    ]
+    return frozenset((entry.run, entry.run_dir) for entry in stays if entry.target == plan.target.name)
 
 
 def _other_code(takes: Sequence[Take], seen: Mapping[str, StoredRun]) -> Iterator[str]:

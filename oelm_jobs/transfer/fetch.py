@@ -112,6 +112,27 @@ def fetch(
     return [fetched.get(home) or _in_place(run, home) for run, home in homes]
 
 
+def bring_records(
+    connection: Connection,
+    places: Sequence[tuple[StoredRun, Path]],
+    progress: Progress,
+    *,
+    again: bool = False,
+) -> list[Fetched]:
+    """Fetch what a report reads of runs, into folders that can be no other run's, and verify it.
+
+    Args:
+        places: Runs, of which each has where it lies now as run directory, with their folders here.
+        again: Hash what is here anew, too.
+
+    Raises:
+        TargetError: As ``fetch``.
+        LocalError: Likewise.
+    """
+    looks = [_Run(run, home) for run, home in places]
+    return _Fetch(connection, looks, progress, Checkpoints.NONE, again, records_alone=True).all()
+
+
 def _in_place(run: StoredRun, home: Path) -> Fetched:
     """Verify a run of this machine that lies in its project."""
     checked = sync.verify(home)
@@ -160,6 +181,8 @@ class _Fetch:
     progress: Progress
     checkpoints: Checkpoints
     again: bool
+    records_alone: bool = False
+    """Whether only what a report reads comes along."""
     rsync: str = ""
     """Path of the command there."""
 
@@ -203,6 +226,8 @@ class _Fetch:
             "runs": [{"run_dir": run_dir, "have": files} for run_dir, files in have.items()],
             "checkpoints": self.checkpoints.value,
         }
+        if self.records_alone:
+            request["records"] = True
         answer = self.connection.call(registry.INVENTORY, request, timeout_s=3600)
         self.rsync = answer["rsync"]
         for look in looks:
@@ -243,7 +268,7 @@ class _Fetch:
             self.progress.say(
                 _("{run} was started over; what was here of it before is in {path}", look.run.name, str(place))
             )
-        elif trained and trained.get("run_dir") != look.run.run_dir:
+        elif trained and not self.records_alone and trained.get("run_dir") != look.run.run_dir:
             raise TargetError(
                 _("{path} holds a run that was not fetched from {target}", str(look.home), look.run.target),
                 hint=_("move it away first: mv '{path}' '{path}-old'", str(look.home)),

@@ -127,7 +127,7 @@ def seen(path: Path) -> list[int]:
 
 def set_aside(run_dir: Path) -> Path:
     """Move a run directory at home to ``.archive`` beside it, as the target has done; return its new path."""
-    folder = run_dir.parent / ".archive"
+    folder = run_dir.parent / rundir.ARCHIVE
     folder.mkdir(exist_ok=True)
     place = folder / f"{run_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 1000000}"
     run_dir.rename(place)

@@ -25,9 +25,9 @@ LOSSES = {"gpt_base": [3.88, 3.885], "oelm_no_freeze": [3.85, 3.856], "oelm_free
 STUDY = synthetic.study(seeds=(42, 43))
 
 
-def made(folder: Path, token: str) -> Path:
+def made(folder: Path, token: str, **more: Any) -> Path:
     """Return a run of gpt_base that was submitted under a token."""
-    place = make_run(folder, "gpt_base")
+    place = make_run(folder, "gpt_base", **more)
     known = json.loads((place / ".oelm" / "run.json").read_text())
     record(place, ".oelm/run.json", {**known, "run": "gpt_base", "token": token, "run_dir": str(place)})
     return place
@@ -105,6 +105,39 @@ def test_why_a_result_was_thrown_away_is_told_where_it_decides_and_where_it_is_g
     told(tmp_path, files=ledger.ARCHIVED, token="t9", why="crashed, it seemed")
     text = said(report_on(tmp_path, STUDY))
     assert "gpt_base: seed 42 ran twice (crashed, it seemed); the first result was" in text
+
+
+@pytest.mark.parametrize(
+    ("files", "where", "reason"),
+    [
+        (ledger.ARCHIVED, "its files are in /r/.archive/exp_gpt_base-1 on far, and oelm-fetch brings", "oelm-fetch"),
+        (ledger.MOVING, "its files are in /r/.archive on far, and oelm-fetch brings its records", "oelm-fetch"),
+        (ledger.GONE, "its files are gone: there is nothing of them in /r/.archive/exp_gpt_base-1 on far", "not here"),
+        (ledger.REMOVED, "its files are gone", "not here"),
+    ],
+)  # fmt: skip
+def test_of_a_first_result_that_is_not_here_whole_the_report_says_what_can_be_done(
+    tmp_path: Path, files: str, where: str, reason: str
+) -> None:
+    whole(tmp_path)
+    told(tmp_path, files=files, place="" if files == ledger.MOVING else "/r/.archive/exp_gpt_base-1")
+    # It was fetched while it ran.
+    half = made(tmp_path / "models" / "checkpoints" / "demo" / ".archive", "t1", stop=100)
+    half.rename(half.with_name("exp_gpt_base-1"))
+    report = report_on(tmp_path, STUDY)
+    assert "the first result was loss 3 and decides, since the study is locked; " + where in said(report)
+    assert h4(report).outcome == UNDECIDABLE and reason in str(h4(report).reason)
+
+
+def test_of_two_copies_the_one_that_is_whole_counts(tmp_path: Path) -> None:
+    whole(tmp_path)
+    told(tmp_path, files=ledger.ARCHIVED, place="/r/.archive/exp_gpt_base-1")
+    for name, more in (("exp_gpt_base-1", {"stop": 100}), ("exp_gpt_base-2", {"final_loss": 3.7})):
+        place = made(tmp_path / "models" / "checkpoints" / "demo" / ".archive", "t1", **more)
+        place.rename(place.with_name(name))
+    (tmp_path / "models" / "checkpoints" / "demo" / ".archive" / "exp_gpt_base-2" / "MANIFEST.json").write_text("{}")
+    report = report_on(tmp_path, STUDY)
+    assert "exp_gpt_base-2)" in said(report) and h4(report).outcome != UNDECIDABLE
 
 
 def test_a_selection_has_what_was_before_its_runs_and_nothing_of_others(tmp_path: Path) -> None:

@@ -74,6 +74,23 @@ def test_a_run_that_starts_over_behind_ssh_leaves_the_copy_at_home_whole_beside_
     start_over_and_fetch(laptop, project)
 
 
+def test_the_first_result_of_a_locked_study_comes_home_from_a_cluster_and_decides(
+    oelm, project: Path, tmp_path: Path, target, cluster: Testbed, stand_in: str
+) -> None:
+    root = tmp_path / "scratch"
+    oelm("report", "--study", "tiny", "--lock")
+    for loss, words in (("4.0", ()), ("3.0", ("--rerun", "--yes"))):
+        target(python=stand_in, root=str(root), setup=[f"export TRAINER_LOSS={loss}"])
+        oelm(*SUBMIT, "--send-data", "--wait", *words)
+    said = oelm("fetch").stdout
+    [home] = old_copies(project)
+    assert "tiny/gpt_base, before it was started over: " in said and f"verified, in {home}" in said
+    root.rename(tmp_path / "another machine's")
+    shown = json.loads(oelm("report", "--study", "tiny", "--json").stdout)
+    assert [run["final"]["val_loss"] for run in shown["runs"] if run["group"] == "gpt_base"] == [4.0]
+    end_all(tmp_path / "another machine's")
+
+
 def test_a_rerun_that_waits_or_is_cancelled_before_it_starts_keeps_what_is_at_home(
     oelm, project: Path, tmp_path: Path, target, cluster: Testbed, stand_in: str, states
 ) -> None:

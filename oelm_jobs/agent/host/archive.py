@@ -15,9 +15,6 @@ from ..sentences import _
 if TYPE_CHECKING:
     from .. import messages
 
-ARCHIVE = ".archive"
-"""Folder beside run directories that holds those which were started over or forgotten."""
-
 
 def archive(request: messages.ArchiveRequest) -> messages.Moved:
     """Move run directories to ``.archive/<name>-<time>`` beside them, all or none.
@@ -85,7 +82,7 @@ def _check_below(run_dir: str, folders: Sequence[str]) -> None:
 def move_aside(run_dir: str, answer: messages.Moved) -> None:
     """Move a run directory, whose claim this process holds, into the archive; enter in the answer where it is now."""
     answer["gpu_hours"][run_dir] = result.gpu_hours(result.attempts_so_far(Path(run_dir), lambda start: "")[0])
-    folder = Path(run_dir).parent / ARCHIVE
+    folder = Path(run_dir).parent / rundir.ARCHIVE
     folder.mkdir(exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     place = folder / ("%s-%s-%d" % (Path(run_dir).name, stamp, time.monotonic_ns() % 1000000))

@@ -19,6 +19,26 @@ class FindAnswer(TypedDict):
     runs: List[Dict[str, object]]
 
 
+class Aside(TypedDict):
+    """A run that was started over or forgotten: where it lay, and where it was moved to, as far as that is known."""
+
+    run_dir: str
+    token: str
+    place: str
+
+
+class ArchivedRequest(TypedDict):
+    """Such runs, by words of the client's."""
+
+    runs: Dict[str, Aside]
+
+
+class ArchivedAnswer(TypedDict):
+    """Where they lie now, by these words; empty where nothing of one is there."""
+
+    runs: Dict[str, str]
+
+
 class TokenFile(TypedDict, total=False):
     """What a data file holds, or why that isn't known."""
 
@@ -118,8 +138,12 @@ class Had(_HadMay):
     run_dir: str
 
 
-class InventoryRequest(TypedDict):
-    """Runs that are to be fetched, with which of their checkpoints."""
+class _InventoryMay(TypedDict, total=False):
+    records: bool
+
+
+class InventoryRequest(_InventoryMay):
+    """Runs that are to be fetched, with which of their checkpoints; ``records``: only what a report reads of them."""
 
     runs: List[Had]
     checkpoints: str

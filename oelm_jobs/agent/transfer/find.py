@@ -1,12 +1,13 @@
-"""Find the records of all runs below a root."""
+"""Find the records of all runs below a root, and where those lie that were started over or forgotten."""
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List
 
-from .. import rundir, verbs
+from .. import records, rundir, verbs
 
 if TYPE_CHECKING:
     from .. import messages
@@ -38,3 +39,28 @@ def find(request: messages.FindRequest) -> messages.FindAnswer:
             folders[:] = []
         folders[:] = sorted(name for name in folders if not name.startswith("."))
     return {"runs": [*runs, *waiting.values()]}
+
+
+def archived(request: messages.ArchivedRequest) -> messages.ArchivedAnswer:
+    """Tell where lies what was started over or forgotten.
+
+    Args:
+        request: ``runs``: by a word of the client's ``run_dir``, where each lay, the ``token`` of its submission, and
+            ``place``, where it was moved to (empty where nobody knows).
+
+    Returns:
+        ``runs``: by that word an absolute path; empty where nothing of it is found.
+    """
+    return {"runs": {word: _lies(one["run_dir"], one["token"], one["place"]) for word, one in request["runs"].items()}}
+
+
+def _lies(run_dir: str, token: str, place: str) -> str:
+    if place and os.path.isdir(place):  # nothing else is ever put there
+        return place
+    folder, name = os.path.split(run_dir)
+    moved = glob.glob("%s-*" % glob.escape(os.path.join(folder, rundir.ARCHIVE, name)))
+    for path in (run_dir, *sorted(moved)):
+        record = records.RUN.read_if_sound(path)
+        if record is not None and record.token == token:
+            return path
+    return ""

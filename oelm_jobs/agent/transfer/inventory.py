@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Optional, Sequence, Set, Tuple
 
 from .. import inside, probe, records, rundir, schema, snapshots, trees
 from ..run import result, saved, work
@@ -24,7 +24,13 @@ from . import hashes, taken, uses
 if TYPE_CHECKING:
     from .. import messages
     from ..record_types import ManifestRecord
+    from ..run_record import RunRecord
 
+    Choose = Callable[[Iterable[str]], Set[str]]
+    """Which of a run's files are asked for, by their names."""
+
+REPORTED = (rundir.RESULT, rundir.METRICS, rundir.HEARTBEAT, rundir.TREATMENT)
+"""Files in a run directory that a report reads."""
 SENT_WHOLE = (rundir.RUN, rundir.SCRIPT, rundir.INPUTS, rundir.START, rundir.OUTCOME, rundir.END)
 """Control files that come along: the report reads them."""
 MAX_INLINE_BYTES = 256 << 10
@@ -43,7 +49,7 @@ def inventory(request: messages.InventoryRequest) -> messages.InventoryAnswer:
 
     Args:
         request: ``runs``: a list of ``run_dir`` and ``have`` (name to SHA-256 of what the client holds already);
-            ``checkpoints``: none, best, latest or all.
+            ``checkpoints``: none, best, latest or all; ``records``: only what a report reads, all else is left.
 
     Returns:
         ``rsync`` (path of the command, empty where there is none), and ``runs``: run directory to ``state``,
@@ -53,12 +59,13 @@ def inventory(request: messages.InventoryRequest) -> messages.InventoryAnswer:
         manifest, but removed).
     """
     which = Checkpoints(request["checkpoints"])
-    answers = {run["run_dir"]: _look(run["run_dir"], run.get("have") or {}, which) for run in request["runs"]}
+    alone = bool(request.get("records"))
+    answers = {run["run_dir"]: _look(run["run_dir"], run.get("have") or {}, which, alone) for run in request["runs"]}
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin"])
     return {"runs": answers, "rsync": shutil.which("rsync", path=path) or ""}
 
 
-def _look(run_dir: str, have: Dict[str, str], which: Checkpoints) -> messages.Held:
+def _look(run_dir: str, have: Dict[str, str], which: Checkpoints, records_alone: bool) -> messages.Held:
     row = probe.state_or_unknown(run_dir)
     state, reason = row["state"], row["reason"]
     if row.get("absent"):
@@ -68,7 +75,13 @@ def _look(run_dir: str, have: Dict[str, str], which: Checkpoints) -> messages.He
         }  # fmt: skip
     origin = rundir.origin(run_dir)
     manifest = records.MANIFEST.read_if_sound(run_dir)
-    checkpoints = saved.Saved.of(records.RUN.read_if_sound(run_dir))
+    record = records.RUN.read_if_sound(run_dir)
+    checkpoints = saved.Saved.of(record)
+
+    def choose(names: Iterable[str]) -> Set[str]:
+        wanted = checkpoints.wanted(names, which)
+        return {name for name in wanted if not records_alone or _is_reported(name, record)}
+
     # The manifest counts if the newest attempt has an end record, which is written after it.
     final = manifest is not None and row.get("ended_at") is not None
     answer: messages.Held = {
@@ -76,24 +89,31 @@ def _look(run_dir: str, have: Dict[str, str], which: Checkpoints) -> messages.He
         "origin": origin, "final": final,
     }  # fmt: skip
     if final and manifest is not None:
-        _add_listed(run_dir, manifest, checkpoints, which, answer)
+        _add_listed(run_dir, manifest, choose, answer)
         _add_inline(run_dir, rundir.MANIFEST, have, answer)
     else:
-        _add_living(run_dir, have, checkpoints, which, answer)
+        _add_living(run_dir, have, checkpoints, choose, answer)
     for name in SENT_WHOLE:
         _add_inline(run_dir, rundir.CONTROL + "/" + name, have, answer)
     _add_growing(run_dir, rundir.CONTROL + "/" + rundir.SUPERVISOR_LOG, answer)
     return answer
 
 
-def _add_listed(
-    run_dir: str, manifest: ManifestRecord, checkpoints: saved.Saved, which: Checkpoints, answer: messages.Held
-) -> None:
+def _is_reported(name: str, record: Optional[RunRecord]) -> bool:
+    """Tell whether a report reads a result file: of a script also its log and the files in which it tells metrics."""
+    program = record.program if record else None
+    if name in REPORTED or program is None:
+        return name in REPORTED
+    patterns = (program.get("metrics") or {}).get("files") or ()
+    return name == rundir.LOG or any(saved.matching(pattern, name) for pattern in patterns)
+
+
+def _add_listed(run_dir: str, manifest: ManifestRecord, choose: Choose, answer: messages.Held) -> None:
     """Add the files in the manifest of a finished run."""
     entries = {str(entry["name"]): entry for entry in manifest["files"]}
     there = {name for name in entries if _size(run_dir + "/" + name) == entries[name]["size"]}
     answer["gone"] = sorted(set(entries) - there)
-    wanted = set(checkpoints.wanted(there, which))
+    wanted = choose(there)
     for name in sorted(there):
         size, digest = entries[name]["size"], entries[name]["sha256"]
         if name in wanted:
@@ -103,12 +123,12 @@ def _add_listed(
 
 
 def _add_living(
-    run_dir: str, have: Dict[str, str], checkpoints: saved.Saved, which: Checkpoints, answer: messages.Held
+    run_dir: str, have: Dict[str, str], checkpoints: saved.Saved, choose: Choose, answer: messages.Held
 ) -> None:
     """Add the files of a run that still trains or ended without a manifest; an older manifest is ignored."""
     memory = hashes.Memory(rundir.control(run_dir, hashes.NAME))
     found = {name: str(path) for name, path in result.result_files(Path(run_dir))}
-    wanted, room = set(checkpoints.wanted(found, which)), MOST_INLINE_BYTES
+    wanted, room = choose(found), MOST_INLINE_BYTES
     for name in sorted(found):
         if name not in wanted:
             answer["left"].append({"name": name, "size": _size(found[name]) or 0, "sha256": ""})
