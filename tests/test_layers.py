@@ -148,3 +148,15 @@ def test_heavy_libraries_are_not_imported_at_start(arguments: list[str], project
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_reading_a_targets_file_imports_nothing_of_a_submission(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "targets.toml").write_text('[cluster]\nkind = "slurm"\n[cluster.sbatch]\ntime = "8:00:00"\n')
+    program = (
+        "import sys; from pathlib import Path; from oelm_jobs.targets.files import load_targets\n"
+        "assert load_targets(Path.cwd())['cluster'].slurm.word('time')\n"
+        "print({'oelm_jobs.spec.study', 'oelm_jobs.agent.slurm', 'subprocess'} & set(sys.modules))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

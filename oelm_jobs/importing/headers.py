@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..agent.sentences import _
-from ..targets.sbatch import SHORT
+from ..targets.sbatch_keys import SHORT
 
 MOST_TASKS = 10_000
 """Of an array."""

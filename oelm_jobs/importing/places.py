@@ -14,7 +14,7 @@ from ..agent.sentences import _
 from ..errors import ConfigurationError
 from ..spec.options import PLACEHOLDER
 from ..targets.files import read_targets
-from ..targets.sbatch import OWNED
+from ..targets.sbatch_keys import OWNED
 from .commands import Command
 from .found import Found
 from .scope import as_written, is_known

@@ -98,7 +98,7 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
         table.wrong("gpus_per_run", _("must be at least 1"), value=gpus_per_run)
     slurm = None
     if kind == "slurm":
-        from .sbatch import read_slurm  # here, because a status reads this file and few targets are Slurm's
+        from .sbatch_keys import read_slurm  # here, because a status reads this file and few targets are Slurm's
 
         slurm = read_slurm(table, is_remote=bool(reach.get("host")))
     target = Target(

@@ -14,7 +14,7 @@ from oelm_jobs.spec.study import Group, Hypothesis, SpeedTrial, Study
 from oelm_jobs.spec.sweep import Parameter, Sweep
 from oelm_jobs.spec.target import Target
 from oelm_jobs.study.files import BESIDES, KEYS, read_tables
-from oelm_jobs.targets import sbatch
+from oelm_jobs.targets import sbatch_keys
 from oelm_jobs.targets.files import KINDS, read_targets
 
 from .recording import Asked, Place, recorded
@@ -283,7 +283,7 @@ def targets_page() -> str:
         (code(key), _kinds(by), _type_of_target(key, by), _default_of_target(by), _meaning_of_target(key))
         for key, by in target_keys().items()
     ]
-    refused = [(code(option), prose(str(why))) for option, why in sbatch.OWNED.items()]
+    refused = [(code(option), prose(str(why))) for option, why in sbatch_keys.OWNED.items()]
     return "\n".join(
         [
             NOTE,
