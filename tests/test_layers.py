@@ -150,6 +150,18 @@ def test_heavy_libraries_are_not_imported_at_start(arguments: list[str], project
     assert done.returncode == 0, done.stderr
 
 
+def test_the_help_of_the_status_imports_neither_the_api_nor_what_reads_files() -> None:
+    program = (
+        "import sys; sys.argv = ['oelm-status', '--help']\n"
+        "sys.modules.pop('pathlib', None)  # what finds an editable installation has imported it\n"
+        "from oelm_jobs.cli.status import main\n"
+        "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
+        "print({'pathlib', 'json', 'sqlite3', 'oelm_jobs.project'} & set(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "set()"
+
+
 def test_reading_a_targets_file_imports_nothing_of_a_submission(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "targets.toml").write_text('[cluster]\nkind = "slurm"\n[cluster.sbatch]\ntime = "8:00:00"\n')
