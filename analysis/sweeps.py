@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,8 @@ from .told import Goals, Groups
 
 LEVEL = 0.95
 """Of the interval of a combination's mean."""
+MOST_HASHED = 4
+"""So many settings at most are looked for in the hash at the end of a tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,21 @@ def of_lists(study: Study, runs: Sequence[LoadedRun]) -> tuple[list[str], list[L
     ]  # fmt: skip
     varied = [key for key in keys if len({sweep.as_text(of_run.get(key)) for _run, of_run in members}) > 1]
     return varied, [run for run, _of_run in members if varied and values_of(run, varied) is not None]
+
+
+def hashed_in(run: LoadedRun) -> dict[str, Any] | None:
+    """Return the values whose hash stands at the end of a run's tag, as ``sweep.name`` puts it there; None where none
+    does.
+    """
+    if not re.fullmatch(rf"[0-9a-f]{{{sweep.DIGEST}}}", run.tag.rpartition("-")[2]):
+        return None
+    known = {key: value for key, value in _settings(run).items() if re.sub(r"[^\w-]", "_", key) in run.tag}
+    for count in range(1, min(len(known), MOST_HASHED) + 1):
+        for keys in itertools.combinations(known, count):
+            values = {key: known[key] for key in keys}
+            if run.tag.endswith(sweep.digest(values)):
+                return values
+    return None
 
 
 def _is_named(tag: str, values: Mapping[str, Any]) -> bool:

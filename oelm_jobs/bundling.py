@@ -10,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import ledger
 from .agent import schema
 from .agent.sentences import _
-from .analysis import elsewhere
-from .analysis.audit import lock
-from .analysis.audit.plan import hash_of
-from .bundle import anonymous, archive, code, contents, identities
+from .analysis import elsewhere, sweeps
+from .bundle import anonymous, archive, code, contents, identities, sealing
 from .bundle.archive import ABOUT, REPORT
 from .errors import OelmError, UsageError
 from .language import LANGUAGES
 from .reporting import Bundled, StudyReport, report_on
 from .spec.study import Study
+from .study import sweep
 
 VERSION = 1
 HIDDEN = Path("/project")
@@ -110,9 +108,12 @@ def make(
         said, before = reported(project), own.verdict_files(language)
         differs = tuple(name for name in said if said[name] != before[name])
         if is_anonymous:
-            whole = _whole_locks(folder)
+            whole = sealing.whole(folder)
             known = identities.collect(project, folder)
-            done = anonymous.scrub(folder, known, _words(own) | known.keys, lambda at, hashes: _seal(at, hashes, whole))
+            done = anonymous.scrub(
+                folder, known, _words(own) | known.keys, _combinations(own),
+                lambda at, hashes: sealing.seal(at, hashes, whole),
+            )  # fmt: skip
             remaining, into.left_out = dict(done.remaining), {}
             said = reported(HIDDEN)
         for name, content in said.items():
@@ -226,45 +227,8 @@ def _words(report: StudyReport) -> set[str]:
             *(run.name for run in report.runs), *(run.tag for run in report.runs)}  # fmt: skip
 
 
-# Locks ----------------------------------------------------------------------------------------------------------------
-
-
-def _locks_in(path: Path) -> Iterator[tuple[int, Any, Any]]:
-    """Yield number, object and lock of each line of a ledger, or the one of a lock file."""
-    is_ledger = path.name == ledger.NAME
-    if not is_ledger and path.suffix != ".json":
-        return
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for number, part in enumerate(text.splitlines() if is_ledger else [text]):
-        with contextlib.suppress(ValueError, RecursionError):
-            content = json.loads(part)
-            found = content.get("lock") if is_ledger and isinstance(content, dict) else content
-            if isinstance(found, dict) and isinstance(found.get("plan"), dict) and "plan_sha256" in found:
-                yield number, content, found
-
-
-def _whole_locks(folder: Path) -> set[tuple[str, int]]:
-    """Return which locks are what their hashes say: no other one is sealed again."""
-    found = set()
-    for path in sorted((folder / "experiments").rglob("*")):
-        if path.is_file():
-            found |= {(path.name, number) for number, _content, one in _locks_in(path) if lock.is_whole(one)}
-    return found
-
-
-def _seal(path: Path, known: Mapping[str, str], whole: set[tuple[str, int]]) -> dict[str, str]:
-    """Seal the locks of a file whose names were replaced; return the hashes that changed."""
-    found: dict[str, str] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.name == ledger.NAME else []
-    for number, content, one in _locks_in(path):
-        if (path.name, number) not in whole:
-            continue
-        changed = anonymous.resealed(one, {**known, **found}, hash_of)
-        if changed and lines:
-            lines[number] = json.dumps(content, ensure_ascii=False)
-        elif changed:
-            path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        found |= changed
-    if found and lines:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return found
+def _combinations(report: StudyReport) -> list[Mapping[str, Any]]:
+    """Return the combinations of values whose hashes name runs: those of the sweep, and of lists that commands gave."""
+    study = report.planned or report.study
+    found: list[Mapping[str, Any]] = [*sweep.settings(study.sweep)] if study.sweep is not None else []
+    return found + [values for run in report.runs if (values := sweeps.hashed_in(run)) is not None]

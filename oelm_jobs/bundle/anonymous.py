@@ -6,14 +6,16 @@ the files comes to the same verdicts. Hashes of files that are changed by it are
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..study import sweep
 from . import code
 from .archive import files_in
 from .identities import COMMON, SHORTEST, Identities
@@ -25,6 +27,7 @@ _PLACE = re.compile(r"(?<![\w.$}{/:~<*\\-])(?:/[\w.+@%=,~-]+){2,}/?|~[a-z_][\w-]
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _REMOTE = re.compile(r"\b(?:ssh://)?git@[\w.-]+[:/][\w./~-]+")
 _HASH = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_DIGEST = re.compile(rf"(?<![0-9A-Za-z])[0-9a-f]{{{sweep.DIGEST}}}(?![0-9A-Za-z])")
 Rehash = Callable[[Path, Mapping[str, str]], Mapping[str, str]]
 """Seals a file again whose content states its own hash: given the file and the hashes replaced so far, it returns those
 that it replaced.
@@ -43,14 +46,18 @@ class Scrubbed:
     """Names that stand in words of the study itself, which were left, with where they are."""
 
 
-def scrub(folder: Path, known: Identities, protected: Collection[str], seal: Rehash) -> Scrubbed:
+def scrub(
+    folder: Path, known: Identities, protected: Collection[str], combinations: Iterable[Mapping[str, Any]], seal: Rehash
+) -> Scrubbed:
     """Replace names in all files of a folder, and in their names.
 
     Args:
         protected: Words of the study (groups, settings, metrics), which a verdict tells.
-        seal: For locks.
+        combinations: Swept values whose hash may name runs: it becomes that of the values that a study has then.
+        seal: For locks and choices.
     """
     changes = _Changes(known, protected)
+    changes.rename(combinations)
     before = {}
     changed: list[str] = []
     for name in files_in(folder):
@@ -123,10 +130,23 @@ class _Changes:
         self._known_place = _any_of(self._places, is_place=True)
         self._elsewhere: dict[str, str] = {}
         self._mails: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
         self.remaining: dict[str, dict[str, None]] = {}
+
+    def rename(self, combinations: Iterable[Mapping[str, Any]]) -> None:
+        """Have the hashes replaced that names of runs have of swept values, where these are changed."""
+        found = {}
+        for values in combinations:
+            with contextlib.suppress(ValueError):
+                changed = json.loads(self.of(json.dumps(values, ensure_ascii=False)))
+                if changed != values:
+                    found[sweep.digest(values)] = sweep.digest(changed)
+        self._digests = found
 
     def of(self, text: str) -> str:
         """Return text without names."""
+        if self._digests:
+            text = _DIGEST.sub(lambda found: self._digests.get(found[0], found[0]), text)
         if self._known_place is not None:
             text = self._known_place.sub(lambda found: self._places[found[0]], text)
         text = _REMOTE.sub("remote", text)
@@ -171,24 +191,3 @@ def _any_of(words: Collection[str], *, is_place: bool = False) -> re.Pattern[str
     if is_place:
         return re.compile(rf"(?:{found})(?![A-Za-z0-9_-])")
     return re.compile(rf"(?<![A-Za-z0-9])(?:{found})(?![A-Za-z0-9])", re.IGNORECASE)
-
-
-def resealed(content: Any, known: Mapping[str, str], hash_of: Callable[[Any], str]) -> dict[str, str]:
-    """Seal a lock again whose names were replaced; return the hashes that changed.
-
-    Args:
-        content: The object of its file, which is changed.
-        known: Hashes that were replaced before, by the old ones.
-        hash_of: Returns the hash of plain data, as a lock states it.
-    """
-    found: dict[str, str] = {}
-    if content.get("before") in known:
-        content["before"] = known[content["before"]]
-    now = hash_of(content["plan"])
-    if now != content["plan_sha256"]:
-        found[content["plan_sha256"]] = content["plan_sha256"] = now
-    if "sha256" in content:
-        sealed = hash_of({key: value for key, value in content.items() if key != "sha256"})
-        if sealed != content["sha256"]:
-            found[content["sha256"]] = content["sha256"] = sealed
-    return found
