@@ -98,7 +98,8 @@ def submit(
 
     token = f"oelm-{secrets.token_hex(8)}"
     seen = {run.name: run for run in view.runs}
-    wanted = [run for run in plan.runs if run.name not in seen or isinstance(decision_on(seen[run.name]), Take)]
+    at_sight = {run.name: decision_on(seen[run.name]) for run in plan.runs if run.name in seen}
+    wanted = [run for run in plan.runs if not isinstance(at_sight.get(run.name), Leave)]
     answer = (view.hosts.get(target) or scheduler.poll({}, host=True)) if wanted else None
     if code.passed_over:
         say(code.passed_over)
@@ -115,7 +116,11 @@ def submit(
             say(message)
         preflight.check_target(plan, wanted, answer)
         scripts.check(wanted)
-    decisions: dict[str, Take | Leave] = {}
+    # What is left alone and needs others stays so, whatever it has come to since: nobody has looked where these are.
+    decisions: dict[str, Take | Leave] = {
+        run.name: known for run in plan.runs if run.parents and isinstance(known := at_sight.get(run.name), Leave)
+    }
+    bound = [run for run in plan.runs if run.name not in decisions]
     before: dict[str, StoredRun] = {}
 
     def binding(known: StoredRun) -> Run | None:
@@ -126,7 +131,7 @@ def submit(
     SENDING.add(token)  # another thread that sees the intent must not take it for one that was given up
     try:
         maker = json.dumps(processes.identify(os.getpid()).to_json())
-        taken = store.intend(plan.project, target, plan.root, token, maker, plan.runs, binding, plan.study_file)
+        taken = store.intend(plan.project, target, plan.root, token, maker, bound, binding, plan.study_file)
         still_there = _forgotten_there(plan) if len(decisions) < len(plan.runs) else frozenset()
         takes = [
             each

@@ -16,6 +16,7 @@ from oelm_jobs.agent.states import State
 from oelm_jobs.errors import PreflightError
 from oelm_jobs.project import Project
 from oelm_jobs.schedulers.leases import LeaseScheduler
+from oelm_jobs.store import Store
 from oelm_jobs.stored_run import StoredRun
 from tests.support import TINY_STUDY, end_all, read, wait_until
 
@@ -191,6 +192,30 @@ def test_what_another_command_is_sending_is_not_waited_for_yet(mine: Project, mo
     submit(mine, "pre")
     assert refused == ["look again: oelm-status"] and not runs(mine, "tune")
     submit(mine, "tune")
+
+
+def test_what_ends_while_it_is_submitted_again_is_left_alone_since_nobody_has_looked_for_what_it_needs(
+    mine: Project, hold: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hold / "hold-tuned").touch()
+    submit(mine, "pre", seeds=[1])
+    submit(mine, "tune", seeds=[1])
+    wait_until(lambda: (hold / "began-tuned").exists(), "the run to train")
+    intend, token = Store.intend, runs(mine, "tune")["tuned"].token
+
+    def cancelled(self: Store, *given: Any) -> Any:
+        monkeypatch.undo()
+        mine.cancel(runs(mine, "tune")["tuned"])
+        assert ended_one(mine, "tune", "tuned").state is State.CANCELLED
+        return intend(self, *given)
+
+    monkeypatch.setattr(Store, "intend", cancelled)
+    (left,) = mine.submit(mine.plan("tune", "local", mode="parallel", seeds=[1]))
+    assert (left.state, left.note) == (State.CANCELLED, "is RUNNING")
+    assert runs(mine, "tune")["tuned"].token == token
+    (hold / "hold-tuned").unlink()
+    submit(mine, "tune", seeds=[1])
+    assert ended_one(mine, "tune", "tuned").state is State.DONE
 
 
 def test_what_is_gone_or_was_made_anew_is_named(mine: Project, hold: Path) -> None:
