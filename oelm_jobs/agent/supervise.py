@@ -161,7 +161,7 @@ class Supervisor:
             if self.stop_signal is not None or self.place.is_cancelled():
                 raise Stopped
             try:
-                arrived_at = self.place.wait_for_turn()
+                arrived_at = self.place.wait_for_turn(goes_on=self.program.can_go_on())
                 self.program.taken = inputs.take(self.record, goes_on=self.program.can_go_on())
                 self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S)
                 self.place.acquire(arrived_at)

@@ -26,8 +26,6 @@ from ..targets import sbatch
 from ..targets.sbatch import MAX_ARRAY
 from .templates import Installed, ScriptContent, script
 
-BY_HAND = "by-hand"
-"""Token of scripts that nobody submits."""
 OF_RUN = (
     "study", "group", "label", "seed", "tag", "target", "run_dir", "fingerprint", "world_size", "global_batch", "port",
     "max_retries", "extended_from",
@@ -43,7 +41,7 @@ class Scripts:
     plan: Plan
     connection: Connection
     snapshot: Snapshot
-    token: str = BY_HAND
+    token: str = rundir.BY_HAND
     max_array: int = MAX_ARRAY
     """Most runs of an array."""
     is_sent: bool = True

@@ -331,6 +331,21 @@ def test_who_waits_far_behind_takes_next_to_no_memory_and_goes_on_as_the_same_pr
 
 
 @pytest.mark.slow
+def test_what_a_run_needed_and_had_before_it_stood_in_line_is_not_asked_for_again(root: Path) -> None:
+    needed, runs = make_run(root, "needed"), runs_of(root, 3 + lease.FAR)
+    end = {"version": 1, "token": "t", "state": "DONE", "reason": "", "attempts": []}
+    rundir.control(needed.run_dir, "").mkdir(parents=True)
+    rundir.write_json(rundir.control(needed.run_dir, rundir.END), end)
+    one_by_one(root, runs[:-1])
+    last, need = runs[-1], {"study": "s", "run": "needed", "run_dir": needed.run_dir, "token": "t", "when": "success"}
+    launch_runs(root, [(last, noting(root, last))], token="its", needs=[need])
+    wait_until(lambda: standing([last]) and program_of(last) == "flock", "it to wait in a small program")
+    rundir.write_json(rundir.control(needed.run_dir, rundir.END), {**end, "state": "FAILED"})  # somebody ran it again
+    cancel.cancel({"run_dirs": [runs[0].run_dir]})
+    assert wait_for_state(last, "DONE", "CANCELLED")["state"] == "DONE"
+
+
+@pytest.mark.slow
 def test_however_often_its_wait_begins_anew_it_holds_no_more_than_at_first(root: Path) -> None:
     runs = runs_of(root, 8)
     one_by_one(root, runs)

@@ -76,9 +76,11 @@ class Host(place.Place):
         """
         return float(os.environ.pop("OELM_SUBMITTED_AT", "") or time.time())
 
-    def wait_for_turn(self) -> float:
+    def wait_for_turn(self, *, goes_on: bool) -> float:
         """Sleep in the kernel until the run before this one in its lane is over, and those that it needs."""
         queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or tickets.arrival(time.time()))
+        if TICKET_VARIABLE in os.environ:  # this execution stands in line already: its needs were met before it did
+            return queued_at
         before = self._record.after
         if before:
             self._tell(because("waiting_for_run", run=rundir.run_name(before)))
@@ -86,7 +88,7 @@ class Host(place.Place):
             while rundir.is_locked(claim):
                 lease_folder.wait_for_end(claim)
             stop_on_failure(self._record)
-        has_waited = needs.wait(self._record, self._tell)
+        has_waited = needs.wait(self._record, self._tell, goes_on=goes_on)
         if not (before or has_waited):
             return queued_at
         # A place in the line for devices is earned by waiting for devices, not by waiting for one's own lane.

@@ -1,13 +1,18 @@
-"""Wait until the runs that one needs are over, on their target and without a device."""
+"""Wait until the runs that one needs are over, on their target and without a device.
+
+A need is judged once, when it is met: what becomes of that run later (it is trained again, archived, cleaned) is judged
+by the file that is taken from it, if any, and no more.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Callable, Dict, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
 from .. import records, rundir
 from ..reasons import because, read
 from ..rules import first
+from ..run import inputs
 from ..run.inputs import Unmet
 from ..states import State
 from . import lease_folder, rules
@@ -20,20 +25,19 @@ ALWAYS = "always"
 LOOK_S = 2.0
 
 
-def wait(record: RunRecord, tell: Callable[[str], None]) -> bool:
+def wait(record: RunRecord, tell: Callable[[str], None], *, goes_on: bool) -> bool:
     """Sleep in the kernel until all that a run needs are over; return whether there was anything to wait for.
 
     Args:
         tell: Is told what is waited for.
+        goes_on: It goes on from a checkpoint of its own.
 
     Raises:
         Unmet: One of them is not over as it has to be.
     """
     has_waited = False
-    for need in record.needs or ():
-        run_dir = need.get("run_dir")
-        if not run_dir:
-            continue
+    for need in _unmet(record, goes_on):
+        run_dir = need["run_dir"]
         claim = rundir.control(run_dir, rundir.CLAIM)
         if rundir.is_locked(claim):
             has_waited = True
@@ -42,6 +46,21 @@ def wait(record: RunRecord, tell: Callable[[str], None]) -> bool:
                 lease_folder.wait_for_end(claim)
         check(need, _row(run_dir))
     return has_waited
+
+
+def _unmet(record: RunRecord, goes_on: bool) -> List[NeedRecord]:
+    """Return what a run needs on this target and that wasn't met before: what was over when it was submitted has no
+    token, and what it took when it first began is on record.
+    """
+    taken = {row["input"] for row in inputs.read(record.run_dir)} if record.needs else set()
+    found = []
+    for need in record.needs or ():
+        is_settled = not need.get("token") and record.token != rundir.BY_HAND
+        # Of an input nobody knows the content as long as it isn't on record: that run may be at work on it again.
+        is_met = need["input"] in taken and (goes_on or is_settled) if need.get("input") else is_settled
+        if need.get("run_dir") and not is_met:
+            found.append(need)
+    return found
 
 
 def check(need: NeedRecord, row: Dict[str, str]) -> None:
@@ -72,12 +91,13 @@ def _row(run_dir: str) -> Dict[str, str]:
     return first(rules.ON_HOST, facts) or rules.no_trace(facts)
 
 
-def of_ended_jobs(record: RunRecord, patience_s: float) -> None:
+def of_ended_jobs(record: RunRecord, patience_s: float, *, goes_on: bool) -> None:
     """See that the runs which one needs, whose jobs are over, have ended as they have to. A job that Slurm starts again
     has seen that before: what it began with may have been started over or removed since.
 
     Args:
         patience_s: So long another node's records may be behind.
+        goes_on: It goes on from a checkpoint of its own.
 
     Raises:
         Unmet: One has not.
@@ -86,9 +106,9 @@ def of_ended_jobs(record: RunRecord, patience_s: float) -> None:
     if start is not None and start.get("token") == record.token:
         return
     deadline = time.monotonic() + patience_s
-    for need in record.needs or ():
-        run_dir = need.get("run_dir")
-        while run_dir and need.get("when") != ALWAYS:  # of that Slurm's word is enough, which keeps no record of some
+    for need in _unmet(record, goes_on):
+        run_dir = need["run_dir"]
+        while need.get("when") != ALWAYS:  # of that Slurm's word is enough, which keeps no record of some
             try:
                 check(need, _recorded(run_dir))
                 break

@@ -94,8 +94,12 @@ class Place(Protocol):
     def submitted_at(self) -> float:
         """Return when this execution's submission was made, Unix seconds; now, where a script was started by hand."""
 
-    def wait_for_turn(self) -> float:
-        """Wait for the run's place in its lane; return its place in the queue for devices, Unix seconds.
+    def wait_for_turn(self, *, goes_on: bool) -> float:
+        """Wait for the run's place in its lane, and for what it needs; return its place in the queue for devices, Unix
+        seconds.
+
+        Args:
+            goes_on: It goes on from a checkpoint of its own.
 
         Raises:
             Stopped: The run before it failed, and the submission says to stop then.

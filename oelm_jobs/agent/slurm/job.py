@@ -135,11 +135,11 @@ class SlurmJob:
         made = rundir.read_json(launch.submission_file(root, self._record.token)) if fate else None
         return rundir.finite((made or {}).get("time")) or time.time()
 
-    def wait_for_turn(self) -> float:
+    def wait_for_turn(self, *, goes_on: bool) -> float:
         """The job's dependency has waited already."""
         if self._record.after:
             host.stop_on_failure(self._record, self.job)
-        needs.of_ended_jobs(self._record, RECORDS_BEHIND_S)
+        needs.of_ended_jobs(self._record, RECORDS_BEHIND_S, goes_on=goes_on)
         return time.time()
 
     def acquire(self, queued_at: float) -> None:
