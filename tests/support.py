@@ -146,7 +146,8 @@ def stand_in_for_python(path: Path, options: str = "") -> str:
     trainer = REPOSITORY / "tests" / "ssh" / "trainer.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        f"#!/bin/sh\n[ \"$2\" != torch.distributed.run ] || exec '{sys.executable}' -S '{trainer}' \"$@\"\n"
+        "#!/bin/sh\n"
+        f"case \"$2\" in train | torch.distributed.run) exec '{sys.executable}' -S '{trainer}' \"$@\" ;; esac\n"
         f"exec '{sys.executable}' {options} \"$@\"\n"
     )
     path.chmod(0o755)

@@ -59,6 +59,15 @@ def started(oelm, project: Path) -> None:
     wait_until(lambda: list(run_dir(project).glob("checkpoint_*.pt")), "a first checkpoint", 180)
 
 
+def test_a_process_alone_that_is_killed_is_told_by_its_signal(oelm, project: Path) -> None:
+    lengthen(project)
+    started(oelm, project)
+    (rank,) = pids_of(project, "rank")
+    os.kill(rank, signal.SIGKILL)
+    row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "its end")
+    assert "SIGKILL" in row["reason"]
+
+
 @pytest.mark.parametrize("victim", ["rank", "torchrun"])
 def test_a_killed_process_fails_its_attempt_and_the_next_one_resumes(oelm, project: Path, victim: str) -> None:
     lengthen(project, *TWO_RANKS, ("max_retries = 0", "max_retries = 1"))

@@ -279,9 +279,13 @@ def length_key(run: Run) -> str:
 
 
 def command(run: Run, python: str) -> list[str]:
-    """Return the run's command: torchrun with one process per device, then the trainer with what isn't its default."""
-    launcher = [python, "-m", "torch.distributed.run", "--nproc_per_node", str(run.world_size)]
-    launcher += ["--master_port", str(run.port or FIRST_PORT)]
+    """Return the run's command: the trainer with what isn't its default, of several processes by torchrun, one per
+    device. One process needs none: it would cost a second interpreter with torch, and hide how the trainer ended.
+    """
+    launcher = [python]
+    if run.world_size > 1:
+        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(run.world_size)]
+        launcher += ["--master_port", str(run.port or FIRST_PORT)]
     told = {key: value for key, value in run.settings.items() if value != LEFT_OUT.get(key)}
     if run.trial is not None:
         arms = ["--rounds", str(run.trial.rounds), "--seconds", f"{run.trial.seconds:g}"]

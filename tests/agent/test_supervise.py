@@ -725,18 +725,27 @@ def test_the_trainers_word_for_a_lost_process_is_the_one_that_the_supervisor_kno
 # What an environment brings along -------------------------------------------------------------------------------------
 
 
+def by_torchrun(project: Path) -> None:
+    """Let the study's first group train with two processes."""
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('model_type = "gpt" }', 'model_type = "gpt", gpus = 2 }'))
+
+
 @pytest.mark.parametrize(
-    "leftovers",
+    ("processes", "leftovers"),
     [
-        {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "10.255.0.9"},  # a pod's, in every shell of it
-        {"PYTHONSAFEPATH": "1"},  # Python would not find train/ in the folder that it runs in
-        {"PYTHON_EXEC": "/nowhere/python"},
+        (2, {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "10.255.0.9"}),  # a pod's, in all its shells
+        (1, {"PYTHONSAFEPATH": "1"}),  # Python would not find train/ in the folder that it runs in
+        (2, {"PYTHON_EXEC": "/nowhere/python"}),
+        (1, {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}),  # a pod's, of several processes
     ],
-    ids=lambda leftovers: next(iter(leftovers)),
+    ids=lambda given: str(given) if isinstance(given, int) else next(iter(given)),
 )
 def test_what_is_left_of_another_launcher_does_not_reach_a_run(
-    oelm, project: Path, monkeypatch: pytest.MonkeyPatch, leftovers: dict[str, str]
+    oelm, project: Path, monkeypatch: pytest.MonkeyPatch, processes: int, leftovers: dict[str, str]
 ) -> None:
+    if processes > 1:
+        by_torchrun(project)
     for name, value in leftovers.items():
         monkeypatch.setenv(name, value)
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
@@ -800,6 +809,7 @@ def test_a_real_launcher_whose_port_a_stranger_takes_between_look_and_bind_train
         taken.bind(("", port))
         taken.listen()
 
+    by_torchrun(project)
     thief = threading.Thread(target=steal)
     thief.start()
     try:
@@ -842,7 +852,7 @@ def test_the_telling_line_need_not_hold_the_word_error(lines: list[str], reason:
 @pytest.mark.slow
 def test_a_missing_trainer_is_named_as_the_reason(root: Path) -> None:
     run = make_run(root, "a")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "1", "--master_port", "29500"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29500"]
     launch_runs(root, [(run, [sys.executable, *launcher, "-m", "no_such_trainer"])])
     assert "No module named no_such_trainer" in wait_for_state(run, "FAILED")["reason"]
 

@@ -221,7 +221,7 @@ def test_two_starts_in_a_row_without_a_step_end_the_run_instead_of_going_on_for_
     oelm, project: Path, target, cluster: Testbed, wait_for
 ) -> None:
     python = project / "python"
-    python.write_text(f'#!/bin/sh\n[ "$2" != torch.distributed.run ] || exec sleep 600\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\n[ "$2" != train ] || exec sleep 600\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     target({"time": 3}, python=str(python))
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")

@@ -324,7 +324,7 @@ def test_two_users_race_for_gpus_and_respect_each_other(
         trainer.write_text((Path(__file__).parent / "trainer.py").read_text())
         python = host.place / "bin" / "python"
         python.write_text(
-            f'#!/bin/sh\n[ "$2" != torch.distributed.run ] || exec /usr/bin/python3 -S {trainer} "$@"\n'
+            f'#!/bin/sh\ncase "$2" in train | torch.distributed.run) exec /usr/bin/python3 -S {trainer} "$@" ;; esac\n'
             'exec /usr/bin/python3 "$@"\n'
         )
         python.chmod(0o755)

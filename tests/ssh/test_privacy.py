@@ -63,7 +63,7 @@ def lab(client: Client, project: Path, oelm: Callable[..., Any]) -> Iterator[Lab
         trainer.write_text((Path(__file__).parent / "trainer.py").read_text())
         python = host.place / "bin" / "python"
         python.write_text(
-            f'#!/bin/sh\n[ "$2" != torch.distributed.run ] || exec /usr/bin/python3 -S {trainer} "$@"\n'
+            f'#!/bin/sh\ncase "$2" in train | torch.distributed.run) exec /usr/bin/python3 -S {trainer} "$@" ;; esac\n'
             'exec /usr/bin/python3 "$@"\n'
         )
         python.chmod(0o755)

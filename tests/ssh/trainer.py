@@ -1,9 +1,9 @@
 """Stands in for training where a test is about everything else: the files of a run directory, made in no time.
 
-Run as ``python trainer.py -m torch.distributed.run … -m train …``; TRAINER_STEP_S is how long a step takes,
-TRAINER_BYTES how large a checkpoint is, TRAINER_LOSS each loss. After its first checkpoint it waits while the folder
-TRAINER_HOLD has a file with the name of the run directory. It resumes from its newest checkpoint and checkpoints on
-SIGTERM.
+Run as ``python trainer.py -m train …``, or ``-m torch.distributed.run … -m train …`` as several processes.
+TRAINER_STEP_S is how long a step takes, TRAINER_BYTES how large a checkpoint is, TRAINER_LOSS each loss. After its
+first checkpoint it waits while the folder TRAINER_HOLD has a file with the name of the run directory. It resumes from
+its newest checkpoint and checkpoints on SIGTERM.
 """
 
 import json
@@ -54,7 +54,7 @@ def outcome(status, step):
 kept = [int(name[11:-3]) for name in os.listdir(out) if name.startswith("checkpoint_") and name.endswith(".pt")]
 begin = max(kept, default=0)
 print(f"Resumed from step {begin}" if begin else "Started", flush=True)
-print("devices", os.environ.get("CUDA_VISIBLE_DEVICES", ""), "ranks", option["nproc_per_node"], flush=True)
+print("devices", os.environ.get("CUDA_VISIBLE_DEVICES", ""), "ranks", option.get("nproc_per_node", "1"), flush=True)
 with open(os.path.join(out, "metrics.jsonl"), "a") as metrics:
     for step in range(begin + 1, steps + 1):
         time.sleep(pace)

@@ -358,6 +358,12 @@ def test_data_paths_follow_the_targets_mapping() -> None:
     assert target_path(replace(target, root="/"), "data/other/train.bin") == "/data/other/train.bin"
 
 
+def test_one_process_is_started_without_torchrun() -> None:
+    runs = plan_runs(study.load_study(REPOSITORY, "demo"), AT_R)
+    assert {(run.world_size, *command(run, "python")[:2]) for run in runs} == {(1, "python", "-m")}
+    assert {command(run, "python")[2] for run in runs} == {"train", "train.speed_trial"}
+
+
 def test_the_speed_trial_times_both_arms_of_its_hypothesis_at_the_real_world_size() -> None:
     reference = study.load_study(REPOSITORY)
     trial = plan_runs(reference, AT_R)[0]
@@ -368,6 +374,7 @@ def test_the_speed_trial_times_both_arms_of_its_hypothesis_at_the_real_world_siz
     assert trial.run_dir == "/r/models/checkpoints/exp_speed_trial"
     alone = plan_runs(reference, AT_R, groups=["oelm_freeze"])
     assert [run.name for run in alone] == ["oelm_freeze"], "one arm alone can't be compared"
+
     assert "speed_trial" not in [run.name for run in plan_runs(reference, AT_R, seeds=[43])]
 
 

@@ -155,11 +155,12 @@ class Host(place.Place):
         return {"per_gpu": self._held.per_gpu} if self._held and self._held.per_gpu > 1 else {}
 
     def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> Tuple[List[str], Optional[int]]:
-        """Return the argv with torchrun's ``--master_port`` set to a port that is free here now."""
-        port = self._reserve_port(avoided)
+        """Return the argv with torchrun's ``--master_port`` set to a port that is free here now; None without one."""
         argv = list(command)
-        if "--master_port" in argv[:-1]:
-            argv[argv.index("--master_port") + 1] = str(port)
+        if "--master_port" not in argv[:-1]:
+            return argv, None
+        port = self._reserve_port(avoided)
+        argv[argv.index("--master_port") + 1] = str(port)
         return argv, port
 
     def _reserve_port(self, avoided: Collection[int]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Collection, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence
+from typing import TYPE_CHECKING, Collection, List, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 from ..processes import Identity
 from . import judge
@@ -12,12 +12,15 @@ from .place import Place, Verdict
 if TYPE_CHECKING:
     from ..record_types import Attempt, JobStart, OutcomeRecord
 
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+"""The trainer is one process, whatever a pod's variables say; torchrun tells each of several its own."""
+
 
 class Command(NamedTuple):
     """What is started next."""
 
     argv: List[str]
-    environment: Dict[str, str]
+    environment: Mapping[str, str]
     """Variables that it has besides those of the attempt."""
     folder: Optional[str] = None
     """Where it is started; None for this process's own folder."""
@@ -90,7 +93,7 @@ class Trainer(Program):
         self._traces: Optional[judge.Traces] = None
 
     def prepare(self, place: Place, number: int, avoided: Collection[int]) -> Optional[int]:
-        """Give torchrun its port."""
+        """Give torchrun its port, where there is one."""
         command = list(self._command)
         for name, path in self.taken.items():  # said by the run that it is of, until that is over
             if "--" + name in command[:-1]:
@@ -101,7 +104,7 @@ class Trainer(Program):
     def next(self, traces: judge.Traces) -> Optional[Command]:
         """Return its only command."""
         self._traces = traces
-        return Command(self._argv, {})
+        return Command(self._argv, ALONE)
 
     def ended(self, how: Ended, left: Sequence[Identity], place: Place, before: List[Attempt]) -> Optional[Verdict]:
         """Judge by its outcome record."""

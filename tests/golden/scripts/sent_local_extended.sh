@@ -6,7 +6,7 @@ umask 077 # who may read what the run writes
 
 cd -- /project/.oelm/snapshots/SNAPSHOT || exit 78
 exec /venv/python /project/.oelm/agent/AGENT supervise -- \
-  /venv/python -m torch.distributed.run --nproc_per_node 1 --master_port 29500 -m train --model_type gpt --d_model 16 --num_layers 1 --num_heads 2 --d_ff 32 --seq_len 16 --vocab_size 64 --dropout 0.0 --batch_size 4 --max_steps 24 --warmup_steps 2 --seed 42 --val_interval 6 --val_batches 2 --log_interval 2 --save_interval 6 --data_path /project/data/tiny/train.bin --out_dir /project/models/checkpoints/tiny/exp_gpt_base \
+  /venv/python -m train --model_type gpt --d_model 16 --num_layers 1 --num_heads 2 --d_ff 32 --seq_len 16 --vocab_size 64 --dropout 0.0 --batch_size 4 --max_steps 24 --warmup_steps 2 --seed 42 --val_interval 6 --val_batches 2 --log_interval 2 --save_interval 6 --data_path /project/data/tiny/train.bin --out_dir /project/models/checkpoints/tiny/exp_gpt_base \
   <<'OELM_RECORD'
 {
  "version": 1,
