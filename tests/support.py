@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -104,6 +105,16 @@ def random_moment(longest_s: float = 0.8) -> None:
 
 MOST_PATIENCE_S = float(os.environ.get("TEST_PATIENCE_S", "inf"))
 """No wait for a condition is longer: tools/breaks.py sees tests fail, and has not four minutes for each."""
+
+
+def holding(folder: Path, words: bytes) -> list[Path]:
+    """Return the files below a folder that hold the words; one that goes meanwhile holds none."""
+    found = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            if words in path.read_bytes():
+                found.append(path)
+    return found
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience_s: float = 240.0) -> Any:

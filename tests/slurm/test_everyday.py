@@ -273,7 +273,7 @@ def test_a_set_up_brings_the_interpreter_as_it_does_behind_ssh(
     oelm, project: Path, target, cluster: Testbed, module: str
 ) -> None:
     target(python=None, setup=[module])
-    assert "command   python -m torch.distributed.run" in oelm(*GPT, "--dry-run").stdout
+    assert "command   python -m train " in oelm(*GPT, "--dry-run").stdout
     oelm(*GPT, "--wait")
     assert read(run_dir(project) / "experiment_result.json")["status"] == "DONE"
     assert (run_dir(project) / "training.log").read_text().startswith("Started"), "the stand-in trained"
@@ -296,7 +296,7 @@ def test_a_printed_script_trains_with_the_set_ups_interpreter_and_is_supervised_
 def test_without_set_up_the_toolkits_own_interpreter_is_used_and_shown(oelm, project: Path, target) -> None:
     target(python=None)
     plan = oelm(*GPT, "--dry-run").stdout
-    assert f"command   {sys.executable} -m torch.distributed.run" in plan
+    assert f"command   {sys.executable} -m train " in plan
     row = json.loads(oelm(*GPT, "--dry-run", "--json").stdout)["runs"][0]
     assert row["command"][:2] == [sys.executable, "-m"]
     target(python="~/venv/bin/python", setup=["module load torch"])

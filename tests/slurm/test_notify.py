@@ -10,7 +10,7 @@ import pytest
 
 from tests.notify.server import Receiver, receiving, secret_file
 from tests.slurm.testbed import Testbed
-from tests.support import wait_until
+from tests.support import holding, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -47,5 +47,4 @@ def test_a_job_tells_of_its_end_and_the_login_node_of_one_that_was_cancelled_whi
     wait_until(lambda: len(receiver.posts) == 4, "the login node to tell of it")
     assert receiver.events()[2:] == [("end", "oelm_freeze"), ("complete", "")]
     assert receiver.posts[3].json["runs"] == {"DONE": 1, "CANCELLED": 1}
-    files = [path for path in project.rglob("*") if path.is_file()]
-    assert not [path for path in files if b"SECRET-7f3a9c" in path.read_bytes()]
+    assert not holding(project, b"SECRET-7f3a9c")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.notify.server import Receiver, receiving, secret_file, stand_in_for_sendmail
 from tests.ssh.conftest import Rig
-from tests.support import wait_until
+from tests.support import holding, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,5 @@ def test_a_host_tells_of_its_runs_itself(rig: Rig, receiver: Receiver) -> None:
     assert receiver.posts[0].json["target"] == "box" and receiver.posts[0].json["state"] == "DONE"
     wait_until(lambda: letters.exists() and letters.read_text().count('"event"') == 2, "the command to have run")
     assert rig.host.commands() == asked > before, "no command of the laptop's was needed"
-    files = [path for path in home.rglob("*") if path.is_file() and path != home / "hook"]
-    assert not [path for path in files if b"SECRET-7f3a9c" in path.read_bytes()]
+    assert holding(home, b"SECRET-7f3a9c") == [home / "hook"]
     assert rig.submit("--group", "gpt_base").stdout == "gpt_base: left alone, is done\n"
