@@ -6,15 +6,16 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 
-from oelm_jobs.agent.sentences import _
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis
 
 from . import tables, wording
-from .judging.evidence import COUNT_METRICS
+from .judging.evidence import COUNT_METRICS, Evidence
+from .judging.limits import no_ratio, not_kept
 from .judging.scales import RATIO, scale_of
-from .judging.verdicts import EACH, MEANS_WELCH, TRIAL, WELCH, Verdict
+from .judging.verdicts import EACH, MEANS_WELCH, OUTCOMES, TRIAL, UNDECIDABLE, WELCH, Verdict
 from .report import Report, may_pair
-from .statistics import STRICT, outside_tests
+from .statistics import Estimate, Welch, outside_tests
 from .tables import EMPTY, Cell, Column, Table, column
 
 ASSUMED_SD = 0.02
@@ -39,7 +40,42 @@ class Design:
     sd: float
     """Standard deviation of a pair's difference (Welch: of a difference of independent runs)."""
     is_paired: bool
-    """Degrees of freedom n − 1, else 2 (n − 1), of which strict bounds use n − 1."""
+    """Whether both arms have a value of each seed that belong together."""
+    beside: int = 0
+    """Of unpaired arms with unequal numbers of seeds: how many the larger one has, which stay."""
+    shares: int = 1
+    """How many tests can refute the claim, each of which gets its share of the error: one for each block."""
+
+    def estimate(self, seeds: int) -> Estimate:
+        """Return what would be judged with so many seeds, two at least, of the smaller arm: its spread is the true one
+        and both arms have as much of it.
+        """
+        if self.is_paired:
+            return Estimate(mean=0.0, standard_error=self.sd / math.sqrt(seeds), df=seeds - 1, sd=self.sd, count=seeds,
+                            method="paired")  # fmt: skip
+        counts = seeds, max(seeds, self.beside)
+        errors = [self.sd**2 / 2 / count for count in counts]
+        df = sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, counts, strict=True))
+        parts = tuple((error, count - 1) for error, count in zip(errors, counts, strict=True))
+        return Welch(mean=0.0, standard_error=math.sqrt(sum(errors)), df=df, sd=self.sd, count=seeds, method="welch",
+                     parts=parts)  # fmt: skip
+
+    def error(self, *, is_inside: bool) -> float:
+        """Return the error at which a claim is supported, or refuted."""
+        return self.alpha if is_inside else self.alpha / max(outside_tests(self.low, self.high), 1) / self.shares
+
+    def is_decidable(self, true: float, seeds: int) -> bool:
+        """Tell whether the right verdict can come of so many seeds: whether the report holds its error with them."""
+        return seeds > 1 and self.error(is_inside=self.low < true < self.high) >= self.estimate(seeds).least
+
+    @property
+    def refused(self) -> tuple[int, int, Sentence] | None:
+        """The largest number of seeds with which the report would decide nothing, that from which on it would, and why;
+        None where every number will do.
+        """
+        error = self.error(is_inside=False)
+        counts = [seeds for seeds in range(2, max(self.beside, 2) + 1) if error < self.estimate(seeds).least]
+        return (counts[-1], counts[-1] + 1, not_kept(self.estimate(counts[-1]), error)) if counts else None
 
 
 def power(design: Design, true: float, seeds: int) -> float:
@@ -53,22 +89,18 @@ def power(design: Design, true: float, seeds: int) -> float:
     import numpy as np
     from scipy import stats
 
-    if seeds < 2:
+    if not design.sd:
+        return float(seeds > 1)
+    if not design.is_decidable(true, seeds):
         return 0.0
-    df = seeds - 1 if design.is_paired else 2 * (seeds - 1)
-    error = design.sd / math.sqrt(seeds)
-    if error == 0:
-        return 1.0
+    estimate = design.estimate(seeds)
+    df, error = estimate.df, estimate.standard_error
     nodes, weights = np.polynomial.legendre.leggauss(400)
     first, last = stats.chi.ppf([1e-9, 1 - 1e-9], df)
     chi = first + (last - first) * (nodes + 1) / 2
     density = stats.chi.pdf(chi, df) * weights * (last - first) / 2
     is_inside = design.low < true < design.high
-    alpha = design.alpha if is_inside else design.alpha / outside_tests(design.low, design.high)
-    of_bounds = (
-        df if design.is_paired or (alpha >= STRICT and seeds > 2) else seeds - 1
-    )  # as ``statistics.Welch`` has it
-    half = stats.t.ppf(1 - alpha, of_bounds) * error * chi / math.sqrt(df)
+    half = estimate.critical(design.error(is_inside=is_inside)) * error * chi / math.sqrt(df)
     if is_inside:
         top, bottom = ((margin - true) / error for margin in (design.high - half, design.low + half))
         right = stats.norm.cdf(top) - stats.norm.cdf(bottom)
@@ -109,18 +141,24 @@ def table(report: Report) -> Table:
         *map(column, ("seeds_needed", "seeds_needed_cautious", "seeds_needed_holm")),
     )
     chance = [
-        v
+        (v, len(verdict.blocks) if verdict.method == EACH else 1)
         for verdict in report.verdicts
         for v in (verdict.blocks if verdict.method == EACH else (verdict,))
         if (v.hypothesis.metric not in COUNT_METRICS or v.hypothesis.is_told) and v.method != TRIAL
     ]
-    rows = []
-    for verdict in chance:
+    verdicts = [verdict for verdict, _shares in chance]
+    rows: list[tuple[Cell, ...]] = []
+    refused: list[Sentence] = []
+    for verdict, shares in chance:
         h, scale = verdict.hypothesis, scale_of(verdict.hypothesis)
         low, high = scale.margins(verdict.region)
-        sd, source, df = _spread(verdict, chance)
+        sd, source, df = _spread(verdict, verdicts)
         name = _("{hypothesis}, {block}", h.id, verdict.block) if verdict.block else h.id
         truths = [(true, Cell(wording.in_rule_units(h, scale.told(true)))) for true in _truths(verdict)]
+        if why := _no_ratio(verdict):
+            refused.append(_("{hypothesis}: undecidable: {why}", name, why))
+            rows.append((Cell(name), EMPTY, EMPTY, EMPTY, *(UNDECIDED for _seeds in SEEDS), EMPTY, EMPTY, EMPTY))
+            continue
         if sd is None:
             unknown = (EMPTY,) * (len(columns) - 4)
             rows += [(Cell(name), EMPTY, Cell(source), assumed, *unknown) for _true, assumed in truths]
@@ -129,9 +167,18 @@ def table(report: Report) -> Table:
         a, b = (runs.get(group, ()) for group in (h.group, h.against))
         # Future runs will share their data order; existing ones may not (old logs).
         paired = verdict.method not in (WELCH, MEANS_WELCH) and (not (a and b) or may_pair(a, b))
-        design = Design(low=low, high=high, alpha=1 - h.level, sd=sd, is_paired=paired)
+        design = Design(
+            low=low, high=high, alpha=1 - h.level, sd=sd, is_paired=paired, beside=_beside(verdict), shares=shares
+        )
         wide = replace(design, sd=sd_bound(sd, df)) if df else None
-        strict = replace(design, alpha=design.alpha / len({v.hypothesis.id for v in chance}))
+        strict = replace(design, alpha=design.alpha / len({v.hypothesis.id for v in verdicts}))
+        if found := strict.refused:
+            count, needed, why = found
+            said = _("{hypothesis}: undecidable with {count} seeds; from {needed} on there is a verdict ({why})",
+                     name, count, needed, why)  # fmt: skip
+            refused.append(said)
+        elif verdict.outcome == UNDECIDABLE and verdict.sd and verdict.reason:  # seeds that no two blocks share
+            refused.append(_("{hypothesis}: undecidable: {why}", name, verdict.reason))
         for true, assumed in truths:
             rows.append(
                 (
@@ -139,7 +186,7 @@ def table(report: Report) -> Table:
                     Cell(sd if scale is RATIO else tables.number(sd, digits=3)),
                     Cell(source),
                     assumed,
-                    *(Cell(power(design, true, n)) for n in SEEDS),
+                    *(Cell(power(design, true, n)) if design.is_decidable(true, n) else UNDECIDED for n in SEEDS),
                     *(_seeds(one, true) for one in (design, wide, strict)),
                 )
             )
@@ -152,8 +199,26 @@ def table(report: Report) -> Table:
         "Over several blocks: each row is about one block's own test. All of them support a claim about each block no "
         "more often than the one with the least power does."
     )
-    remarks = (remark, together) if any(verdict.block for verdict in chance) else (remark,)
+    remarks = (remark, together) if any(verdict.block for verdict in verdicts) else (remark,)
+    remarks = (*remarks, *refused)
     return Table("power", columns, tuple(rows), remarks=remarks)
+
+
+UNDECIDED = Cell(OUTCOMES[UNDECIDABLE])
+
+
+def _no_ratio(verdict: Verdict) -> Sentence | None:
+    """Return why the values that were seen have no ratio, whatever the number of seeds."""
+    several = verdict.blocks or (verdict,)
+    found = (no_ratio(one.hypothesis, Evidence(group=one.group, against=one.against)) for one in several)
+    return next((why for why in found if why), None)
+
+
+def _beside(verdict: Verdict) -> int:
+    """Return how many seeds the larger of two unequal arms has; 0 where both have as many."""
+    blocks = max(len(verdict.blocks), 1)
+    fewer, more = sorted(len(arm) // blocks for arm in (verdict.group, verdict.against))
+    return more if fewer != more else 0
 
 
 def _seeds(design: Design | None, true: float) -> Cell:

@@ -10,6 +10,7 @@ from oelm_jobs.spec.study import Hypothesis
 
 from .. import statistics
 from .evidence import LOSS_METRICS, TEST_METRICS, Evidence
+from .scales import RATIO, scale_of
 
 SPREADS_FROM_ZERO = 5
 """Of a mean that lies fewer standard deviations above zero no ratio is made: its logarithm is no longer nearly normal,
@@ -18,6 +19,25 @@ and intervals of 3 seeds err in 7 % of cases where 5 % are claimed.
 
 FEWEST_SEEDS = 3
 """Of each of two unpaired arms, which hold every level whatever the other has."""
+
+
+def no_ratio(hypothesis: Hypothesis, evidence: Evidence) -> Sentence | None:
+    """Return why no ratio can be made of values, whatever the number of seeds; None where it can, or none is asked."""
+    if scale_of(hypothesis) is not RATIO:
+        return None
+    if runs_below := not_positive(evidence):
+        return _(
+            "{metric} is zero or negative in {runs}, of which no ratio means anything: compare it with scale = "
+            '"difference"',
+            hypothesis.metric,
+            runs_below,
+        )
+    return near_zero(hypothesis, evidence)
+
+
+def not_positive(evidence: Evidence) -> tuple[str, ...]:
+    """Return the runs whose value is zero or negative."""
+    return tuple(value.run for value in (*evidence.group, *evidence.against) if -math.inf < value.raw <= 0)
 
 
 def near_zero(hypothesis: Hypothesis, evidence: Evidence) -> Sentence | None:

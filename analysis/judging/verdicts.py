@@ -159,16 +159,8 @@ def draft(
     if hypothesis.metric in COUNT_METRICS and not hypothesis.is_told:
         return exact(base), None
     scale = scale_of(hypothesis)
-    if scale is RATIO and (runs_below := _not_positive(evidence)):
-        reason = _(
-            "{metric} is zero or negative in {runs}, of which no ratio means anything: compare it with scale = "
-            '"difference"',
-            hypothesis.metric,
-            runs_below,
-        )
-        return replace(base, outcome=UNDECIDABLE, method=POINT, reason=reason), None
-    if scale is RATIO and (near := limits.near_zero(hypothesis, evidence)):
-        return replace(base, outcome=UNDECIDABLE, method=POINT, reason=near), None
+    if why := limits.no_ratio(hypothesis, evidence):
+        return replace(base, outcome=UNDECIDABLE, method=POINT, reason=why), None
     a, b = ([scale.linear(value.raw) for value in arm] for arm in (evidence.group, evidence.against))
     if base.count < 2 or not all(map(math.isfinite, a + b)):
         return point(base), None
@@ -317,17 +309,12 @@ def estimated(verdict: Verdict, estimate: float | None) -> Verdict:
     return replace(verdict, difference=estimate)
 
 
-def _not_positive(evidence: Evidence) -> tuple[str, ...]:
-    """Return the runs whose value is zero or negative."""
-    return tuple(value.run for value in (*evidence.group, *evidence.against) if -math.inf < value.raw <= 0)
-
-
 def _estimate(hypothesis: Hypothesis, evidence: Evidence) -> float | None:
     """Return the ratio of geometric means (for pairs that is the geometric mean of the pairs' ratios), or the
     difference of means; None where values can't be compared, or what failed is not simply infinitely more.
     """
     scale = scale_of(hypothesis)
-    if scale is RATIO and _not_positive(evidence):
+    if scale is RATIO and limits.not_positive(evidence):
         return None
     a, b = (
         math.fsum(scale.linear(value.raw) for value in arm) / len(arm) for arm in (evidence.group, evidence.against)

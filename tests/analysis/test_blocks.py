@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,18 +183,18 @@ def test_a_checklist_tells_of_the_runs_intervals_and_settings_of_each_block(
 
 
 @pytest.mark.slow
-def test_power_is_that_of_each_blocks_test_and_of_the_mean(study: Study, runs: list[LoadedRun]) -> None:
-    made = power.table(build(study, runs))
-    assert [str(row[0].value) for row in made.rows][::2] == ["H1, novels", "H1, stories", "H2"]
-    assert "no more often than the one with the least power does" in str(made.remarks[1])
-
-
-def test_a_study_without_blocks_is_reported_as_ever(study: Study, runs: list[LoadedRun]) -> None:
-    hypotheses = tuple(replace(h, holds="") for h in study.hypotheses)
-    alone = replace(study, blocks={}, hypotheses=hypotheses)
-    report = build(alone, [replace(run, tag="") for run in runs if run.tag == "novels"])
-    assert not report.parts and report.verdicts[0].outcome == "supported"
-    assert not any(word in writing.show(report, "json", "en", synthetic.START) for word in ('"block"', '"holds"'))
+def test_power_to_refute_a_claim_about_each_block_is_that_of_a_share_of_the_error(
+    study: Study, runs: list[LoadedRun]
+) -> None:
+    asked = replace(study, hypotheses=(replace(H1, bounds=(0.02,)),))
+    report = build(asked, runs)
+    assert report.verdicts[0].outcome == "refuted"
+    first = report.verdicts[0].blocks[0]
+    row = power.table(report).rows[0]
+    assert first.sd is not None and first.ratio is not None
+    design = power.Design(low=-math.inf, high=math.log(1.02), alpha=0.05, sd=first.sd, is_paired=True, shares=2)
+    shared, whole = (power.power(one, math.log(first.ratio), 3) for one in (design, replace(design, shares=1)))
+    assert row[4].value == pytest.approx(shared) and shared < whole
 
 
 @pytest.mark.slow

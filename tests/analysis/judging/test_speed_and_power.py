@@ -136,12 +136,14 @@ def test_power_at_a_true_gap_of_two_percent_against_a_margin_of_five(sd: float, 
     assert power.power(design(sd), math.log(1.02), seeds) == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.parametrize(("paired", "true"), [(True, 0.02), (False, 0.02), (True, 0.09)])
-def test_power_is_what_simulation_says(paired: bool, true: float) -> None:
+@pytest.mark.parametrize(
+    ("paired", "true", "shares"), [(True, 0.02, 1), (False, 0.02, 1), (True, 0.09, 1), (True, 0.09, 3), (True, 0.02, 3)]
+)
+def test_power_is_what_simulation_says(paired: bool, true: float, shares: int) -> None:
     from oelm_jobs.analysis import statistics
 
     rng = np.random.default_rng(5)
-    plan, right = design(0.03, paired=paired), 0
+    plan, right = replace(design(0.03, paired=paired), shares=shares), 0
     for _ in range(3000):
         if paired:
             estimate = statistics.paired(rng.normal(true, 0.03, 5).tolist())
@@ -149,7 +151,11 @@ def test_power_is_what_simulation_says(paired: bool, true: float) -> None:
             estimate = statistics.welch(
                 rng.normal(true, 0.03 / math.sqrt(2), 5).tolist(), rng.normal(0, 0.03 / math.sqrt(2), 5).tolist()
             )
-        p = estimate.p_inside(plan.low, plan.high) if true < plan.high else estimate.p_outside(plan.low, plan.high)
+        p = (
+            estimate.p_inside(plan.low, plan.high)
+            if true < plan.high
+            else shares * estimate.p_outside(plan.low, plan.high)
+        )
         right += p < 0.05
     assert power.power(plan, true, 5) == pytest.approx(right / 3000, abs=0.03)
 
@@ -172,6 +178,53 @@ def test_the_bound_of_a_spread_covers_the_true_one_four_times_in_five() -> None:
     rng = np.random.default_rng(2)
     seen = rng.normal(0, 1, (4000, 3)).std(axis=1, ddof=1)
     assert np.mean([power.sd_bound(float(s), 2) >= 1 for s in seen]) == pytest.approx(0.8, abs=0.02)
+
+
+def test_two_seeds_beside_many_have_no_power_at_a_level_that_the_report_would_not_decide_at() -> None:
+    few = replace(design(0.001, paired=False), beside=4)
+    assert power.power(few, 0.0, 2) > 0.9 and power.seeds_needed(few, 0.0) == 2, "at 5 % the report decides"
+    assert power.seeds_needed(replace(few, alpha=0.0125), 0.0) == 3
+    assert not replace(few, alpha=0.0125).is_decidable(0.0, 2)
+    assert power.seeds_needed(replace(few, alpha=0.0125, beside=0), 0.0) == 2, "two beside two keep every level"
+    refused = replace(few, alpha=0.0125).refused
+    assert refused is not None and refused[:2] == (2, 3) and few.refused is None
+    assert "2 seeds in one group and 4 in the other, unpaired, hold no error of 0.625 %" in str(refused[2])
+
+
+def test_power_with_unequal_arms_is_what_simulation_says() -> None:
+    from oelm_jobs.analysis import statistics
+
+    rng, right = np.random.default_rng(7), 0
+    plan = replace(design(0.03, paired=False), beside=8)
+    for _ in range(3000):
+        estimate = statistics.welch(*(rng.normal(0, 0.03 / math.sqrt(2), n).tolist() for n in (3, 8)))
+        right += estimate.p_inside(plan.low, plan.high) < 0.05
+    assert power.power(plan, 0.0, 3) == pytest.approx(right / 3000, abs=0.05)
+
+
+def test_a_plan_says_of_which_numbers_of_seeds_the_report_decides_nothing(tmp_path: Path) -> None:
+    """As it is judged: two seeds beside four, unpaired, at Holm's level of three hypotheses."""
+    losses = {"gpt_base": [3.88, 3.89, 3.885, 3.887], "oelm_no_freeze": [3.85, 3.856], "oelm_freeze": [3.865, 3.862]}
+    runs = [replace(run, source="log") for run in make_arms(tmp_path, losses)]
+    (h4,) = (h for h in synthetic.study().hypotheses if h.id == "H4")
+    asked = synthetic.study(seeds=(42, 43, 44, 45), hypotheses=tuple(replace(h4, id=f"H{n}") for n in range(3)))
+    found = build(asked, runs)
+    assert [v.outcome for v in found.verdicts] == ["undecidable"] * 3
+    remarks = [str(remark) for remark in power.table(found).remarks]
+    for n in range(3):
+        (said,) = (remark for remark in remarks if remark.startswith(f"H{n}: "))
+        assert said.startswith(f"H{n}: undecidable with 2 seeds; from 3 on there is a verdict (2 seeds in one group")
+
+
+def test_a_ratio_that_the_report_makes_with_no_number_of_seeds_has_no_power(tmp_path: Path) -> None:
+    losses = {"gpt_base": [0.2, 0.3, 0.4], "oelm_freeze": [0.301, 0.31, 0.29]}
+    (h4,) = (h for h in synthetic.study().hypotheses if h.id == "H4")
+    asked = synthetic.study(seeds=(42, 43, 44), hypotheses=(replace(h4, metric="final_val_loss"),))
+    found = build(asked, make_arms(tmp_path, losses))
+    made = power.table(found)
+    (row,) = made.rows
+    assert [str(cell.value) for cell in row[4:7]] == ["undecidable"] * 3 and row[7].value is None
+    assert str(made.remarks[-1]) == f"H4: undecidable: {found.verdicts[0].reason}"
 
 
 @pytest.mark.slow
