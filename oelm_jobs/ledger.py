@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .agent import rundir, schema, verbs
 from .agent.reasons import codes
 from .agent.record_types import Left
-from .agent.records import FETCHED, LEFT, RUN
+from .agent.records import LEFT, RUN
 from .agent.schema import Flag, Maybe, Number, Table, Text
 from .agent.sentences import _, joined
 from .agent.states import State
@@ -250,12 +250,18 @@ def kept(project: Path, study: str, entry: Entry) -> Iterator[Path]:
 
 
 def is_of(path: Path, entry: Entry) -> bool:
-    """Tell whether a folder holds what an entry's run made: by its submission, or by where the ledger says it lies."""
+    """Tell whether a folder holds what an entry's run made: by the submission on record, or, where a later one began
+    nothing, by the folder's name, under which it was moved or fetched.
+    """
     record = RUN.read_if_sound(path) if path.is_dir() else None
     if record is None or record.run != entry.run:
         return False
-    came_from = (FETCHED.read_if_sound(path) or {}).get("run_dir")
-    return record.token == entry.token or bool(entry.place and entry.place in (str(path), came_from))
+    return record.token == entry.token or path.name in (Path(entry.place).name, fetched_name(entry))
+
+
+def fetched_name(entry: Entry) -> str:
+    """Return what the folder is called into which an entry's run is fetched."""
+    return f"{rundir.TRAIN_PREFIX}{entry.run}-{entry.token}"
 
 
 def _entry(line: bytes) -> Entry | None:

@@ -109,6 +109,18 @@ def test_what_a_report_reads_comes_home_once_and_nothing_else(
     assert brought(project) == [], "it isn't looked for again"
 
 
+def test_what_a_lost_supervisor_has_left_comes_home_once_too(project: Path, told: Callable[..., Entry]) -> None:
+    place = Path(told(has_result=False).place)
+    make(place, program=PROGRAM)
+    for name in ("MANIFEST.json", "experiment_result.json", ".oelm/end.json"):
+        (place / name).unlink()
+    (one,) = brought(project)
+    assert one.complete and names(home(project)) == {
+        "metrics.jsonl", "training.log", "work/out/log.csv", ".oelm/run.json", ".oelm/start.json"
+    }  # fmt: skip
+    assert brought(project) == []
+
+
 @pytest.mark.parametrize(
     ("files", "place", "lies"),
     [(ledger.MOVING, "", ".archive/exp_a-1"), (ledger.STAYS, "", "exp_a"), (ledger.STAYS, "", ".archive/exp_a-1"),
@@ -192,4 +204,6 @@ def test_the_ledger_s_place_says_what_it_is_where_a_later_submission_began_nothi
     make(Path(entry.place), "oelm-1")
     (one,) = brought(project)
     assert one.complete and list(ledger.kept(project, "tiny", entry)) == [home(project, "exp_a-oelm-2")]
-    assert not list(ledger.kept(project, "tiny", replace(entry, place="")))
+    shutil.copytree(home(project, "exp_a-oelm-2"), home(project, "exp_a-9"))
+    assert list(ledger.kept(project, "tiny", replace(entry, place=""))) == [home(project, "exp_a-oelm-2")]
+    assert list(ledger.kept(project, "tiny", replace(entry, token="oelm-3"))) == []

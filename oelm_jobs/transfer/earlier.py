@@ -145,7 +145,7 @@ def _home(project: Path, entry: Entry) -> Path:
     folder = project / "models" / "checkpoints"
     if Path(entry.run_dir).parent.name == entry.study:
         folder /= entry.study
-    new = folder / rundir.ARCHIVE / f"{rundir.TRAIN_PREFIX}{entry.run}-{entry.token}"
+    new = folder / rundir.ARCHIVE / ledger.fetched_name(entry)
     return next(ledger.kept(project, entry.study, entry), new)
 
 

@@ -81,8 +81,11 @@ def test_the_first_result_of_a_run_that_ran_again_comes_home_and_decides(rig: Ri
     before = looks(home)
     again = fetch(rig)
     assert again["earlier"] == [] and [run["new_files"] for run in again["runs"]] == [0] and looks(home) == before
+    bundle = rig.project.parent / "tiny.tar.gz"
+    rig.oelm("report", "--study", "tiny", "--bundle", str(bundle))
+    assert losses(json.loads(rig.oelm("report", "--from", str(bundle), "--json").stdout)) == [4.0]
     (home / "metrics.jsonl").write_text("")
-    (one,) = fetch(rig)["earlier"]
+    (one,) = fetch(rig, "gpt_base")["earlier"]
     assert (one["new_files"], one["verified"], one["event"], one["target"]) == (1, True, "rerun", "box")
     rig.oelm("clean", "--all", "--yes")
     assert looks(Path(entry.place)) == there
@@ -100,7 +103,7 @@ def test_what_was_fetched_of_a_run_before_it_was_over_is_completed_and_what_is_g
     rig.oelm("fetch")
     (holds / "exp_gpt_base").unlink()
     rig.wait_for("gpt_base", "DONE")
-    rig.oelm("forget", "gpt_base", "--yes", "--why", "an outlier")
+    rig.oelm("forget", "gpt_base", "--yes")
     (home,) = kept(rig)
     assert (home / "metrics.jsonl").exists() and not (home / "experiment_result.json").exists()
     shown = report(rig)
