@@ -108,6 +108,7 @@ def make(
         said, before = reported(project), own.verdict_files(language)
         differs = tuple(name for name in said if said[name] != before[name])
         if is_anonymous:
+            left_out |= code.without_targets(folder)
             whole = sealing.whole(folder)
             known = identities.collect(project, folder)
             done = anonymous.scrub(

@@ -64,6 +64,14 @@ def _listing(name: str, rows: Iterable[trees.Row]) -> bytes:
     return (json.dumps({"snapshot": name, "files": files}, indent=1) + "\n").encode()
 
 
+def without_targets(folder: Path) -> dict[str, str]:
+    """Remove what a project's code says of its targets, which no run reads; return why, by name."""
+    found = sorted((folder / FOLDER).glob("*/jobs/targets.toml"))
+    for path in found:
+        path.unlink()
+    return {path.relative_to(folder).as_posix(): _("tells of your machines") for path in found}
+
+
 def renamed(folder: Path) -> dict[str, str]:
     """Give code whose files were changed the hash that it has now, in the records as well; return the hashes that
     changed files had before, by their names now.

@@ -22,7 +22,7 @@ from ..folders import home, target_files
 from ..targets.files import LOCAL, load_targets
 from .archive import files_in
 
-HOST_KEYS = ("host", "hostname", "hosts", "node", "nodes", "login", "nodelist", "_host")
+HOST_KEYS = ("host", "hostname", "hosts", "node", "nodes", "login", "nodelist", "_host", "boot_id")
 USER_KEYS = ("user", "username", "owner", "account", "author", "authors", "email", "_user")
 TARGET_KEYS = ("target",)
 """Keys of records whose values are names, whatever stands there."""
@@ -55,7 +55,7 @@ class Identities:
     """Folders whose names are replaced as a whole, with what stands for them."""
 
     keys: frozenset[str] = frozenset()
-    """Words that records and studies use as keys, which name nobody."""
+    """Words that records and studies use as keys: they stay, and as a part of a person's name they tell of nobody."""
 
     @property
     def names(self) -> dict[str, str]:
@@ -66,7 +66,12 @@ class Identities:
             numbered: dict[str, str] = {}
             for name in known:
                 plain = name.strip().casefold()
-                if len(plain) < SHORTEST or plain in COMMON or plain in self.keys or plain.isdigit():
+                if (
+                    len(plain) < SHORTEST
+                    or plain in COMMON
+                    or plain.isdigit()
+                    or (kind == "person" and plain in self.keys)
+                ):
                     continue
                 found.setdefault(name.strip(), numbered.setdefault(name.strip(), f"{kind}{len(numbered) + 1}"))
         return found
@@ -129,9 +134,10 @@ def _of_git(project: Path, found: Identities) -> None:
             _person(line, found)
     for line in (checkout.git(project, "remote", "-v") or b"").decode("utf-8", "replace").splitlines():
         url = (line.split() or [""])[-2 if len(line.split()) > 2 else -1]
-        found.places[url] = "remote"
+        found.places[url] = found.places[url.removesuffix(".git")] = "remote"
         match = re.fullmatch(r"(?:\w+://)?(?:[\w.-]+@)?([\w.-]+)[:/](?:\d+/)?(.*?)/?(?:\.git)?", url)
         if match is not None and not url.startswith(("/", ".")):
+            found.places[f"{match[1]}/{match[2]}"] = "remote"  # as it is quoted, by whatever protocol
             found.users |= dict.fromkeys(match[2].split("/")[:-1])
 
 
@@ -146,7 +152,7 @@ def _of_targets(project: Path, found: Identities) -> None:
 
 
 def keys_in(folder: Path) -> set[str]:
-    """Return the keys of all records: what reads them knows them by these."""
+    """Return the keys of all records and studies: what reads them knows them by these."""
     found: set[str] = set()
 
     def walk(content: Any) -> None:
@@ -157,10 +163,12 @@ def keys_in(folder: Path) -> set[str]:
 
     for name in files_in(folder):
         path = folder / name
+        if name.startswith("code/"):
+            continue
         if path.suffix == ".toml":
             with contextlib.suppress(ConfigurationError):
                 walk(tomlfile.tables(path))
-        elif path.suffix in (".json", ".jsonl") and not name.startswith("code/"):
+        elif path.suffix in (".json", ".jsonl"):
             for content in _objects(path):
                 walk(content)
     return found

@@ -28,8 +28,11 @@ PERSON, MAIL, USER, HOST, TARGET = "Zoe Quandt", "zq@quandt-lab.org", "zquandt",
 NAMES = (PERSON, "Quandt", MAIL, USER, HOST, TARGET)
 HOME = f"/home/{USER}/oelm"
 COMMIT = "9f2c0d4be1a7f3658c90"
-LOOP = f"# {PERSON}, {HOME}\nprint('ok')\n"
-CODE = trees.name_of([("key.pem", False, hashlib.sha256(b"x").hexdigest()),
+LOOP = f"# {PERSON}, {HOME}, https://github.com/{USER}/secret-project\nprint('ok')\n"
+TARGETS = f'[{TARGET}]\nkind = "ssh"\nhost = "{HOST}.example.org"\nuser = "{USER}"\nroot = "{HOME}"\n'
+BOOT = "60dbfc55-1bce-088b-4cf6-741b38089b65"
+CODE = trees.name_of([("jobs/targets.toml", False, hashlib.sha256(TARGETS.encode()).hexdigest()),
+                      ("key.pem", False, hashlib.sha256(b"x").hexdigest()),
                       ("train/loop.py", True, hashlib.sha256(LOOP.encode()).hexdigest())])  # fmt: skip
 """The hash of the code that ran, before something in it was replaced."""
 
@@ -49,9 +52,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkpoints = folder / "models" / "checkpoints" / "s"
     (folder / "jobs").mkdir(parents=True)
     (folder / "jobs" / "s.toml").write_text(f"# Made by {PERSON} <{MAIL}> in {HOME}/jobs\n" + STUDY)
-    (folder / "jobs" / "targets.toml").write_text(
-        f'[{TARGET}]\nkind = "ssh"\nhost = "{HOST}.example.org"\nuser = "{USER}"\nroot = "{HOME}"\n'
-    )
+    (folder / "jobs" / "targets.toml").write_text(TARGETS)
     for group, losses in {"gpt_base": (3.9, 3.91), "oelm_no_freeze": (3.85, 3.86), "oelm_freeze": (3.95, 3.97)}.items():
         for seed, loss in enumerate(losses, start=42):
             place = make_run(checkpoints, group, seed, final_loss=loss, study_name="s", hardware={"host": HOST})
@@ -61,6 +62,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for name in (".oelm/run.json", "experiment_result.json"):
                 record(place, name, json.loads((place / name).read_text()) | more)
             attempt = {"number": 1, "host": HOST, "token": "t", "started_at": 1.7e9, "devices": ["cuda:0"]}
+            attempt |= {"boot_id": BOOT, "start_time": "1", "pid": 7}
             record(place, ".oelm/start.json", attempt)
             record(place, ".oelm/end.json", {"state": "DONE", "reason": f"ended for {USER}", "attempts": [attempt]})
             record(place, ".oelm/fetched.json", {"host": HOST})
@@ -70,7 +72,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (code / "train" / "loop.py").write_text(LOOP)
     (code / "train" / "loop.py").chmod(0o755)
     (code / "key.pem").write_text("x")
-    kept.keep(folder, snapshot.tree([("train/loop.py", code / "train" / "loop.py"), ("key.pem", code / "key.pem")]))
+    kept.keep(folder, snapshot.tree([
+        ("train/loop.py", code / "train" / "loop.py"), ("key.pem", code / "key.pem"),
+        ("jobs/targets.toml", folder / "jobs" / "targets.toml"),
+    ]))  # fmt: skip
     ledger.append(folder, "s", [ledger.Entry(
         time=1.7e9, study="s", run="gpt_base-s44", group="gpt_base", seed=44, tag="", fingerprint="", token="t",
         target=TARGET, run_dir=f"{HOME}/models/checkpoints/s/exp_gpt_base-s44", state="DONE", reason="", metric="loss",
@@ -117,7 +122,7 @@ def test_an_anonymous_bundle_names_nobody_and_comes_to_the_same_verdicts(project
     assert all(any(name.encode() in content for content in plain.values()) for name in NAMES)
     made = bundling.make(project, "s", tmp_path / "a.tar.gz", is_anonymous=True)
     hidden = contents(made.path)
-    for name in (*NAMES, HOME, str(project), "secret-project", COMMIT, CODE):
+    for name in (*NAMES, HOME, str(project), "secret-project", COMMIT, CODE, BOOT):
         assert [at for at, content in hidden.items() if name.lower().encode() in content.lower()] == [], name
     tables = [each["report/comparison_table.txt"].partition(b"\nEvery run")[0] for each in (hidden, plain)]
     assert tables[0] == tables[1]  # the other one has the reasons, which somebody's name stands in
@@ -126,13 +131,30 @@ def test_an_anonymous_bundle_names_nobody_and_comes_to_the_same_verdicts(project
     verdicts = [json.loads(each["report/analysis_results.json"])["verdicts"] for each in (hidden, plain)]
     assert verdicts[0] == verdicts[1]
     code = next(name for name in hidden if name.startswith("code/") and name.endswith(".json"))[5:-5]
-    assert {name.replace(code, CODE) for name in hidden} == plain.keys() and made.remaining == {}
+    targets = f"code/{CODE}/jobs/targets.toml"
+    assert made.remaining == {}
+    assert {name.replace(code, CODE) for name in hidden} == plain.keys() - {targets}
+    assert made.left_out[targets] == "tells of your machines"
     assert f"code/{CODE}/key.pem" in made.left_out and b"key.pem" not in b"".join(hidden.values())
     with bundling.reproduce(made.path) as found:
         assert found.differs == () and found.report.locks is not None
     hosts = {json.loads(content)["outcome"]["hardware"]["host"] for name, content in hidden.items()
              if name.endswith("experiment_result.json")}  # fmt: skip
     assert len(hosts) == 1 and next(iter(hosts)).startswith("host")
+
+
+@pytest.mark.slow
+def test_a_table_of_the_code_that_is_called_like_a_host_leaves_no_name(project: Path, tmp_path: Path) -> None:
+    own = project / "configs.toml"
+    own.write_text(f"[{HOST}]\n[{USER}]\n")
+    code = snapshot.tree([("configs.toml", own)])
+    kept.keep(project, code)
+    for path in (project / "models" / "checkpoints" / "s").glob("*/.oelm/run.json"):
+        path.write_text(path.read_text().replace(CODE, code.hash))
+    made = bundling.make(project, "s", tmp_path / "a.tar.gz", is_anonymous=True)
+    found = contents(made.path)
+    assert any(name.endswith("/configs.toml") for name in found) and made.remaining == {}
+    assert not any(name.encode() in content for name in (HOST, USER) for content in found.values())
 
 
 @pytest.mark.slow
