@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from oelm_jobs.reporting import report_on
 from oelm_jobs.spec.study import Run, Study
 from oelm_jobs.store import ACCEPTED, Store
 from oelm_jobs.study import tuning
+from oelm_jobs.study.blocks import DataHash
 from oelm_jobs.study.files import read_study
 from oelm_jobs.study.resolve import plan_runs
 from oelm_jobs.targets.files import LOCAL
@@ -40,19 +42,23 @@ def written(project: Path, name: str, text: str) -> Study:
     return read_study(path)
 
 
-def data_of(study: Study, files: dict[str, str] = FILES) -> dict[str, str]:
-    """Return the hashes of what a study's runs read."""
+def data_of(study: Study, files: dict[str, str] = FILES, block: str = "") -> dict[str, str]:
+    """Return the hashes of what a study's runs read, of each block others."""
     is_tested = study.program is None and bool(study.judge_on) and not study.is_tuning
-    return {key: digest for key, digest in files.items() if is_tested or key != "test_sha256"}
+    return {key: digest[len(block) :] + block for key, digest in files.items() if is_tested or key != "test_sha256"}
 
 
-def hashed(study: Study, files: dict[str, str] = FILES) -> str:
-    return hashlib.sha256("\n".join(data_of(study, files).values()).encode()).hexdigest()
+def hashed(study: Study, files: dict[str, str] = FILES) -> DataHash:
+    """Return the hash of that."""
+    found = {
+        block: hashlib.sha256("\n".join(data_of(study, files, block).values()).encode()).hexdigest()
+        for block in study.blocks or [""]
+    }
+    return found if study.blocks else found[""]
 
 
 def ran(project: Path, study: Study, at: float, files: dict[str, str] = FILES, **more: Any) -> list[Run]:
     """Write down runs of a study that were queued and came to their end."""
-    data = data_of(study, files)
     runs = plan_runs(study, replace(LOCAL, root=str(project)), data_hash=hashed(study, files), **more)
     runs = [run for run in runs if run.trial is None]
     for run in runs:
@@ -72,6 +78,7 @@ def ran(project: Path, study: Study, at: float, files: dict[str, str] = FILES, *
             (folder / "m.csv").write_text("step,loss,test_loss\n1,1.0,1.1\n")
         (folder / ".oelm" / "run.json").write_text(json.dumps(own))
         final = {"step": 12, "val_loss": 3.0 + run.seed / 1000, "val_full": True, "test_loss": 3.0 + run.seed / 1000}
+        data = data_of(study, files, run.block)
         outcome = {"status": "completed", "step": 12, "max_steps": 12, "final": final, "data": data} | (
             {} if run.program is None else {"data": {}}
         )
@@ -139,18 +146,16 @@ def extended(project: Path) -> None:
         path.write_text(json.dumps(own))
 
 
-def indexed(project: Path) -> None:
+def indexed(project: Path, text: str = PILOT) -> None:
     """Run it on another machine, so that only the index knows."""
-    runs = pilot(project)
+    runs = pilot(project, PILOT, text)
     for run in runs:
         shutil.rmtree(run.run_dir)
     there = [replace(run, run_dir=f"/far/exp_{run.name}", target="box") for run in runs]
-    with Store() as store:
+    with Store() as store, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "time", lambda: EARLY)
         store.intend(project, "box", "/far", "oelm-1", "{}", there, lambda known: None)
         store.answer("oelm-1", ACCEPTED, states={run.run_dir: (State.QUEUED, "") for run in there})
-        rows = [run._replace(queued_at=EARLY) for run in store.runs(project)]
-        store._db.execute("UPDATE run SET queued_at = ?", (EARLY,))
-        assert len(rows) == 6
 
 
 ALL = (
@@ -173,6 +178,7 @@ CHEATS: dict[str, tuple[Attempt, str]] = {
         lambda project: gone(project, time=EARLY, queued_at=None), " (forgotten or started over since)",
     ),
     "on another machine": (indexed, ""),
+    "on another machine, with a test file that nobody knows": (lambda project: indexed(project, TESTED), ""),
 }  # fmt: skip
 
 
@@ -230,6 +236,23 @@ def test_a_locked_study_without_tuning_is_told_of_them_too_and_nothing_without_a
         "3 runs that decide have the settings of runs of study pilot that were queued before the lock: gpt_base, "
         "oelm_freeze, oelm_no_freeze"
     ]
+
+
+def test_a_block_that_another_study_ran_before_is_told_with_the_claim_about_each(tmp_path: Path) -> None:
+    claim = 'metric = "final_val_ppl", group = "oelm_freeze", against = "gpt_base", at_most_above = 0.10'
+    text = PILOT.split("H1 =")[0].replace('data_path = "data/tiny/train.bin"\n', "") + (
+        f'H4 = {{ {claim}, holds = "each" }}\n'
+        '[blocks.a]\ndata_path = "data/a/train.bin"\n[blocks.b]\ndata_path = "data/b/train.bin"\nmax_steps = 14\n'
+    )
+    ran(tmp_path, written(tmp_path, "pilot", text), EARLY, blocks=["b"], groups=["gpt_base"])
+    confirmed(tmp_path, text)
+    found = report_on(tmp_path, "tune")
+    said = "2 runs that decide have the settings of runs of study pilot that were queued before the lock: gpt_base-b"
+    (finding,) = (str(one.text) for one in found.findings if one.key == elsewhere.KEY)
+    assert said in finding
+    (verdict,) = found.verdicts
+    assert [[str(alarm) for alarm in one.alarms if said in str(alarm)] != [] for one in verdict.blocks] == [False, True]
+    assert said in " ".join(found.show("text").split())
 
 
 def test_only_groups_whose_runs_were_seen_have_it_in_their_verdicts(tmp_path: Path) -> None:
