@@ -185,7 +185,7 @@ FORMER_WORDS = (
 """How reasons begin that have no code, being an earlier version's or a log's, and the codes that they would have."""
 BESIDE: Dict[str, Maybe] = {
     "code": Maybe(Text(most=500)),
-    "values": Maybe(Anything(depth=100, values=1000, text=2000, is_table=True)),
+    "values": Maybe(Anything(depth=100, values=1000, text=Text(most=2000, is_prose=True), is_table=True)),
 }
 """What stands beside a reason: bounds of its code and of its values."""
 _BOUNDS = Table(BESIDE)

@@ -92,6 +92,9 @@ class Number(NamedTuple):
         return _wrong(value, _("must lie between {least:g} and {most:g}", least, most))
 
 
+FINITE = Number()
+
+
 class Flag(NamedTuple):
     """True or false."""
 
@@ -217,8 +220,8 @@ class Anything(NamedTuple):
     depth: int = 8
     values: int = 10_000
     """How many there may be in it."""
-    text: int = 65_536
-    """Characters of a text or key."""
+    text: Text = Text(most=65_536, is_prose=True)
+    """What its texts and keys fit."""
     is_table: bool = False
     """Whether it has to be an object."""
 
@@ -226,8 +229,7 @@ class Anything(NamedTuple):
         """As in Text."""
         if self.is_table and type(value) is not dict:
             return _wrong(value, _("must be an object"))
-        number, text = Number(), Text(most=self.text, is_prose=True)
-        left, level = self.values, [value]
+        text, left, level = self.text, self.values, [value]
         for _level in range(self.depth + 1):
             below: List[Any] = []
             left -= len(level)
@@ -242,7 +244,7 @@ class Anything(NamedTuple):
                 elif kind is str:
                     found = text.wrong(item)
                 elif item is not None and kind is not bool:
-                    found = number.wrong(item)
+                    found = FINITE.wrong(item)
                 if found is not None:
                     return found
             if not below:
