@@ -210,9 +210,11 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
     shown: Sequence[StoredRun] = view.runs
     if height is not None:
         shown = _in_view(view.runs, height - sum(block.count("\n") + 2 for block in about))
-    blocks = []
-    for study, target in dict.fromkeys((run.study, run.target) for run in shown):
-        runs = [run for run in shown if (run.study, run.target) == (study, target)]
+    blocks: list[str] = []
+    tables: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in shown:
+        tables.setdefault((run.study, run.target), []).append(run)
+    for (study, target), runs in tables.items():
         body = _counts(runs) if height is None and len(runs) > MANY_RUNS else _table(runs, view.at, width)
         title = translated(_("study {study} on {target}", study, target))
         blocks.append(click.style(visible.line(title), bold=True) + "\n" + body)
@@ -290,12 +292,13 @@ def _fit(
 
 
 def _counts(runs: Sequence[StoredRun]) -> str:
-    states = [state for state in State if any(run.state is state for run in runs)]
-    groups: dict[str, Counter[State]] = {}
-    for run in runs:
-        groups.setdefault(run.group, Counter())[run.state] += 1
+    counts = Counter((run.group, run.state) for run in runs)
+    totals = Counter(run.group for run in runs)
+    known = {state for _group, state in counts}
+    states = [state for state in State if state in known]
     rows = [
-        (group, str(count.total()), *(str(count[state] or "–") for state in states)) for group, count in groups.items()
+        (group, str(total), *(str(counts.get((group, state), "–")) for state in states))
+        for group, total in totals.items()
     ]
     headers = (translated(_("group")), translated(_("runs")), *(str(state) for state in states))
     return table.text(rows, headers, "l" + "r" * (len(states) + 1))
