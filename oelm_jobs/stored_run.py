@@ -173,12 +173,8 @@ COLUMNS = ", ".join(f'"{field}"' for field in StoredRun._fields)
 
 def kept(reason: str, progress: Mapping[str, object]) -> str:
     """Return a run's progress as it is stored, with what stands beside its reason."""
-    return json.dumps(_kept(reason, progress))
-
-
-def _kept(reason: str, progress: Mapping[str, object]) -> dict[str, object]:
     beside = reason.beside() if isinstance(reason, Reason) else encoded(reason)
-    return {**progress, **beside}
+    return json.dumps({**progress, **beside})
 
 
 def stored(row: Sequence[Any]) -> StoredRun:
@@ -199,9 +195,10 @@ def stored(row: Sequence[Any]) -> StoredRun:
 class _Later(Mapping[str, object]):
     """A JSON object that is parsed when it is first read: a status of ten thousand runs never does."""
 
+    _known: dict[str, object] | None = None
+
     def __init__(self, text: str) -> None:
         self._text = text
-        self._known: dict[str, object] | None = None
 
     def _read(self) -> dict[str, object]:
         if self._known is None:
@@ -269,8 +266,7 @@ class _Spec(_Later):
     misread: StoreError | None = None
 
     def __init__(self, text: str, same: Sequence[Any]) -> None:
-        super().__init__(text)
-        self._same = same
+        self._text, self._same = text, same
 
     def _why_not(self, known: Any) -> str | None:
         return _SPEC_IS(known)
@@ -284,12 +280,15 @@ class _Spec(_Later):
         raise self.misread
 
 
-def is_as_stored(run: StoredRun, reason: str, progress: Mapping[str, object]) -> bool:
-    """Tell whether reason and progress are those that the index has of a run. What it has is parsed and no more: to
-    look for what is wrong in it, of ten thousand runs, takes longer than all else of a status.
+def is_as_stored(run: StoredRun, reason: str, told: Mapping[str, object]) -> bool:
+    """Tell whether the index has just this of a run. What it has is parsed and no more: to look for what is wrong in
+    it, of ten thousand runs, takes longer than all else of a status.
+
+    Args:
+        told: Its progress, and what stands beside the reason.
     """
     known = run.progress
-    return run.reason == reason and isinstance(known, _Later) and known.says(_kept(reason, progress))
+    return run.reason == reason and isinstance(known, _Later) and known.says(told)
 
 
 _NOTHING: Spec = {"program": {"settings": {}}, "global_batch": 0}

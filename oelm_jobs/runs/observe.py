@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..agent import processes
 from ..agent.reasons import BESIDE, because, codes
@@ -259,30 +259,30 @@ def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
 
 def _remember(store: Store, runs: list[StoredRun], answer: PollAnswer) -> list[StoredRun]:
     """Store what a target answered about its runs; return them as they stand then."""
-    changed, same, seen, now = [], [], {}, time.time()  # by this machine's clock, which also tells an answer's age
-    answers = answer["runs"]
+    changed, same, now = [], [], time.time()  # by this machine's clock, which also tells an answer's age
+    answers, found = answer["runs"], list(runs)
     ahead_s = round((finite(answer.get("time")) or now) - now, -1)
-    for run in runs:
+    for number, run in enumerate(runs):
         if run.state is State.PLANNED or run.run_dir not in answers:  # nobody was asked about it
             continue
-        row = dict(answers[run.run_dir])
-        state, reason = STATES[cast("str", row.pop("state"))], str(row.pop("reason") or "")
-        known = {key: row.pop(key) for key in BESIDE if key in row}
-        if known.get("code"):
-            reason = Reason.of(reason, functools.partial(dict, known))
-        progress = cast("RunProgress", {key: value for key, value in row.items() if value is not None})
+        told: dict[str, Any] = {key: value for key, value in answers[run.run_dir].items() if value is not None}
+        state, reason = STATES[told.pop("state")], str(told.pop("reason", ""))
         if ahead_s:  # what it says of times is by its own clock
-            progress["clock_ahead_s"] = ahead_s
-        stands = run.seen(state, reason, progress, now)
-        if state is not run.state or not is_as_stored(run, reason, progress):
-            if row.get("absent") and NOT_SUBMITTED in codes(run.reason):
+            told["clock_ahead_s"] = ahead_s
+        is_as_before = state is run.state and is_as_stored(run, reason, told)
+        beside = {key: told.pop(key) for key in BESIDE if key in told}
+        if "code" in beside:
+            reason = Reason.of(reason, functools.partial(dict, beside))
+        stands = run.seen(state, reason, cast("RunProgress", told), now)
+        if not is_as_before:
+            if told.get("absent") and NOT_SUBMITTED in codes(run.reason):
                 continue  # it never got there, which is known better here
             if state is State.UNKNOWN and run.state.is_final:
                 continue  # what was known of its end is not forgotten because nobody can be asked again
             changed.append(stands)
         elif now - (run.observed_at or 0.0) > UNCHANGED_S:
             same.append(stands)
-        seen[run.study, run.name] = stands
+        found[number] = stands
     if changed or same:
         store.observe(changed, unchanged=same)
-    return [seen.get((run.study, run.name), run) for run in runs]
+    return found
