@@ -22,7 +22,7 @@ from .folders import find_project, index_path, program_folder
 from .runs.observe import Scope, View, refresh
 from .runs.select import select, select_one, understood
 from .store import Store
-from .stored_run import StoredRun
+from .stored_run import StoredRun, that_left
 
 if TYPE_CHECKING:
     from .agent.record_types import Left
@@ -746,12 +746,11 @@ class Project(AbstractContextManager["Project"]):
 
     def left_behind(self, runs: Iterable[StoredRun]) -> list[tuple[StoredRun, Left]]:
         """Return what runs that started over on another target have left behind."""
-        if not (moved := self.store.runs_that_left(self.folder)):
+        if not (moved := that_left(runs)):
             return []
         from .runs.moving import left_by
 
-        asked = {(run.study, run.name) for run in runs}
-        return left_by(self.folder, [run for run in moved if (run.study, run.name) in asked])
+        return left_by(self.folder, moved)
 
     def survey(self) -> Survey:
         """Ask the targets which runs of which project lie there and where they stand."""

@@ -264,13 +264,6 @@ class Store(AbstractContextManager["Store"]):
         query = "SELECT run_dir, state FROM run WHERE token = ?"
         return {run_dir: STATES.get(state, State.UNKNOWN) for run_dir, state in self._query(query, (token,))}
 
-    def runs_that_left(self, project: Path) -> list[StoredRun]:
-        """Return a project's runs that have left files on other targets, without reading all runs; what can't be
-        understood is left out.
-        """
-        found = self._runs("WHERE project = ? AND spec LIKE '%\"left\":%'", str(project))
-        return [run for run in map(StoredRun.without_misread, found) if run.left]
-
     def observe(self, runs: Iterable[StoredRun], *, unchanged: Iterable[StoredRun] = ()) -> None:
         """Record runs as their target has just told of them, except those that were submitted again meanwhile.
 

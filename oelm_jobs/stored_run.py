@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .agent import inside, reasons, records, schema, verbs
@@ -234,6 +234,10 @@ class _Later(Mapping[str, object]):
     def __repr__(self) -> str:
         return self._text
 
+    def may_hold(self, key: str) -> bool:
+        """Tell whether it may have a key, without parsing it."""
+        return f'"{key}":' in str(self._text)
+
     def says(self, content: Mapping[str, object]) -> bool:
         """Tell whether the text that is stored says just this; reads it, but doesn't ask whether it is sound."""
         try:
@@ -278,6 +282,12 @@ class _Spec(_Later):
             hint=_MEND,
         )
         raise self.misread
+
+
+def that_left(runs: Iterable[StoredRun]) -> list[StoredRun]:
+    """Return those of runs that have left something on other targets; what can't be understood is left out."""
+    may_have = [run for run in runs if not isinstance(run.spec, _Later) or run.spec.may_hold("left")]
+    return [run for run in map(StoredRun.without_misread, may_have) if run.left]
 
 
 def is_as_stored(run: StoredRun, reason: str, told: Mapping[str, object]) -> bool:
