@@ -57,12 +57,18 @@ def path_in(folder: Union[str, Path], name: str) -> Path:
 
 def is_plain(name: str) -> bool:
     """Tell whether a relative name goes down only: no step upwards, no empty step, nothing absolute."""
-    return bool(name) and "\0" not in name and {"", ".", ".."}.isdisjoint(name.split("/"))
+    return _goes_down("/" + name)
 
 
 def is_absolute(path: str) -> bool:
     """Tell whether a path is absolute and has no step upwards, as paths in records and requests are."""
-    return path == "/" or (path.startswith("/") and is_plain(path[1:]))
+    return path == "/" or _goes_down(path)
+
+
+def _goes_down(path: str) -> bool:
+    """Tell whether a path begins at the root and each step leads to something: a status asks it of each run."""
+    closed = path + "/"
+    return path[:1] == "/" and "\0" not in path and "//" not in closed and "/./" not in closed and "/../" not in closed
 
 
 def make_parent(folder: Union[str, Path], name: str) -> Path:
