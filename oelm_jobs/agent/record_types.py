@@ -158,6 +158,8 @@ class ClaimRecord(TypedDict, total=False):
     """Run directory of the one before it in its lane, where a keeper holds it."""
     needs: Optional[List[str]]
     """Run directories of those that it needs, likewise; absent where there are none."""
+    has_more_needs: bool
+    """There in place of them where they would take more than a page: the launch script says which they are."""
 
 
 class JobStart(TypedDict, total=False):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Generic, Optional, TypeVa
 
 from . import rundir, schema
 from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
-from .verbs import ABSOLUTE, COUNT, HASH, INDICES, MAYBE_HASH, NAME, OPTIONAL_PATH, SCRIPT, SIZE, STATE
+from .verbs import ABSOLUTE, COUNT, HASH, INDICES, MAYBE_HASH, MOST_NEEDS, NAME, OPTIONAL_PATH, SCRIPT, SIZE, STATE
 
 if TYPE_CHECKING:
     from . import record_types as types
@@ -40,7 +40,7 @@ NEEDS = Each(
          "sha256": MAYBE_HASH},
         keeps=True,
     ),
-    1000,
+    MOST_NEEDS,
 )  # fmt: skip
 """The runs that one needs."""
 LOCK = Table({"hash": Text(most=128)}, {"queued_at": WHEN}, keeps=True)
@@ -158,7 +158,7 @@ INPUTS: Kind[types.InputsRecord] = Kind(
         {"input": Text(), "study": Text(), "run": Text(), "artifact": WORDS, "path": ABSOLUTE, "sha256": HASH,
          "size": SIZE},
         {"fingerprint": Text(most=128), "time": WHEN}, keeps=True,
-    ), 1000)},
+    ), MOST_NEEDS)},
 )  # fmt: skip
 """inputs.json"""
 START: Kind[types.StartRecord] = Kind(
@@ -183,7 +183,8 @@ CLAIM: Kind[types.ClaimRecord] = Kind(
         "boot_id": Maybe(Text()),
         "keeper": Maybe(Flag()),
         "after": Maybe(ABSOLUTE),
-        "needs": Maybe(Each(ABSOLUTE, 1000)),
+        "needs": Maybe(Each(ABSOLUTE, MOST_NEEDS)),
+        "has_more_needs": Maybe(Flag()),
     },
 )
 """claim"""

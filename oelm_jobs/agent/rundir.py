@@ -12,7 +12,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Set, Union
+from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Union
 
 from .processes import Identity
 from .sentences import _
@@ -47,6 +47,8 @@ ARCHIVE = ".archive"
 ORIGIN = "origin"
 """Control file that names the run directory's first submission: a run that was started over has another one."""
 
+CLAIM_BYTES = 4096
+"""A claim is written in place and read by others meanwhile: within a page they see it whole, as it was or as it is."""
 CLAIM_FD = 99
 """File descriptor on which the launcher hands a held claim to the launch script and so to the supervisor."""
 MANY = 20
@@ -301,14 +303,18 @@ def first_held(run_dirs: Iterable[str]) -> str:
     return next((run_dir for run_dir in run_dirs if is_locked(control(run_dir, CLAIM))), "")
 
 
-def write_claim(handle: int, token: str, identity: Identity, **more: object) -> None:
+def write_claim(handle: int, token: str, identity: Identity, needs: Sequence[str] = (), **more: object) -> None:
     """Write into a held claim who holds it; whoever reads it meanwhile finds the one before, or this one.
 
     Args:
-        more: ``keeper``, where that process holds it for a run that was not started yet, and ``after``, the run
-            directory of the one before it in its lane.
+        needs: Run directories of those that a run needs which was not started yet.
+        more: ``keeper``, where that process holds it for such a run, and ``after``, the run directory of the one before
+            it in its lane.
     """
-    content = json.dumps(dict(identity.to_json(), token=token, **more)).encode() + b"\n"
+    written = dict(identity.to_json(), token=token, **more)
+    content = json.dumps(dict(written, needs=list(needs)) if needs else written).encode() + b"\n"
+    if needs and len(content) > CLAIM_BYTES:
+        content = json.dumps(dict(written, has_more_needs=True)).encode() + b"\n"
     os.pwrite(handle, content.ljust(os.fstat(handle).st_size), 0)
     os.ftruncate(handle, len(content))
 

@@ -35,6 +35,8 @@ TIME = Number(0, 1e11)
 """Unix seconds."""
 SCRIPT = Text(most=16 << 20)
 ENVIRONMENT = Map(Text(most=131_072), 1000)
+MOST_NEEDS = 1000
+"""So many runs may one run need."""
 RUN_DIRS = Each(ABSOLUTE)
 RUN_TOKENS = Each(Row((ABSOLUTE, Text(most=128))))
 
@@ -204,7 +206,7 @@ REQUESTS: Dict[str, Table] = {
     "launch": Table(
         {**SUBMISSION, "runs": Each(Table(
             {"run_dir": ABSOLUTE, "token": TOKEN, "script": SCRIPT},
-            {"gpus": Either((COUNT, INDICES)), "after": Maybe(ABSOLUTE), "needs": Each(ABSOLUTE, 1000)}))},
+            {"gpus": Either((COUNT, INDICES)), "after": Maybe(ABSOLUTE), "needs": Each(ABSOLUTE, MOST_NEEDS)}))},
         {"environment": Maybe(ENVIRONMENT), "snapshot": Maybe(TREE)},
     ),
     "settle": Table(SUBMISSION),
@@ -241,8 +243,8 @@ REQUESTS: Dict[str, Table] = {
     "slurm_submit": Table(
         {**SUBMISSION, "jobs": Each(Table(
             {"position": COUNT, "name": PATH, "script": SCRIPT, "run_dirs": RUN_DIRS},
-            {"after": Maybe(COUNT), "needs": Each(
-                Table({"run_dir": ABSOLUTE, "token": TOKEN}, {"when": Text(among=("success", "always"))}), 1000)}))},
+            {"after": Maybe(COUNT), "needs": Each(Table(
+                {"run_dir": ABSOLUTE, "token": TOKEN}, {"when": Text(among=("success", "always"))}), MOST_NEEDS)}))},
         {"environment": Maybe(ENVIRONMENT), "snapshot": Maybe(TREE)},
     ),
     "slurm_settle": Table(SUBMISSION),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .. import names
+from ..agent import verbs
 from ..agent.sentences import _
 from ..errors import ConfigurationError, UsageError, valid_choices
 from ..programs import built_in
@@ -108,6 +109,9 @@ def read(table: tomlfile.Section, own: str, settings: Iterable[str], *, is_scrip
         when = table.take("when", str, SUCCESS, choices=WHEN)
         if not needs:
             table.wrong("when", _("says when what needs names has to be over: give needs"), value=when)
+    if (count := len(needs) + len(inputs)) > verbs.MOST_NEEDS:
+        most = f"{verbs.MOST_NEEDS:,}"
+        table.wrong("needs", _("a run may need {most} others, here it is {count}", most, f"{count:,}"))
     return Needed(tuple(needs), when, inputs)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent import processes, rundir
-from oelm_jobs.agent.host import cancel, keeper, lease
+from oelm_jobs.agent.host import cancel, keeper, launch, lease
 from oelm_jobs.spec.study import Run
 from tests.support import (
     REPOSITORY,
@@ -288,6 +288,59 @@ def test_a_keeper_that_is_not_told_everything_starts_nothing(root: Path) -> None
         process.communicate(told[:-1].encode())
     assert process.returncode and not rundir.is_locked(control / rundir.CLAIM) and not journal(root)
     assert not (control / rundir.SUPERVISOR_LOG).exists()
+
+
+# Runs that need others ------------------------------------------------------------------------------------------------
+
+
+def needing(root: Path, runs: Sequence[Run], needed: Sequence[Run]) -> None:
+    """Submit runs that need others, which were submitted before; each notes that it ran."""
+    needs = [{"study": "s", "run": run.name, "run_dir": run.run_dir, "token": "t", "when": "success"} for run in needed]
+    requests = [
+        {"run_dir": run.run_dir, "token": "t1", "script": script_of(root, run, noting(root, run), "t1", needs=needs),
+         "gpus": run.gpus, "needs": [each.run_dir for each in needed]}
+        for run in runs
+    ]  # fmt: skip
+    launch.launch({"root": str(root), "token": "t1", "runs": requests})
+
+
+def over(root: Path, name: str) -> Run:
+    """Return a run that is done."""
+    run = make_run(root, name)
+    rundir.control(run.run_dir, "").mkdir(parents=True)
+    rundir.control(run.run_dir, rundir.CLAIM).touch()
+    end = {"version": 1, "token": "t", "state": "DONE", "reason": "", "attempts": []}
+    rundir.write_json(rundir.control(run.run_dir, rundir.END), end)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 200])
+def test_a_claim_takes_no_more_than_a_page_however_many_runs_are_needed(root: Path, count: int) -> None:
+    needed, runs = [over(root, f"n{number:03d}") for number in range(count)], runs_of(root, 2)
+    last = rundir.lock(rundir.control(needed[-1].run_dir, rundir.CLAIM))
+    needing(root, runs, needed)
+    assert len(kept(runs)) == 2
+    for run in runs:
+        claim = rundir.control(run.run_dir, rundir.CLAIM).read_bytes()
+        assert len(claim) <= rundir.CLAIM_BYTES and (b"n000" in claim) == (count == 2)
+        row = state(run)
+        assert (row["state"], row["reason"]) == ("QUEUED", f"waiting for {needed[-1].name}, which it needs")
+    os.close(last)
+    for run in runs:
+        wait_for_state(run, "DONE")
+    assert sorted(journal(root)) == [run.name for run in runs], "each once"
+
+
+def test_what_thousands_need_is_looked_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = over(root, "needed")
+    runs = [keeper.Held(f"/exp_{place}", "t1", -1, 0.0, "1", None, (needed.run_dir,)) for place in range(1000)]
+    handle, looked, is_locked = rundir.lock(rundir.control(needed.run_dir, rundir.CLAIM)), [], rundir.is_locked
+    monkeypatch.setattr(rundir, "is_locked", lambda path: bool(looked.append(str(path))) or is_locked(path))
+    waiting = keeper.Keeper(runs, {}, -1, -1)
+    assert waiting._start_what_is_due({}) == keeper.NEEDED_S
+    assert looked == [str(rundir.control(needed.run_dir, rundir.CLAIM))] and waiting.waiting() == runs
+    os.close(handle)
 
 
 # Submissions of one run each ------------------------------------------------------------------------------------------

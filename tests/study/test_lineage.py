@@ -98,6 +98,13 @@ def test_a_chain_of_groups_may_be_long(project: Path) -> None:
     assert names == [f"g{i}" for i in range(1100, -1, -1)]
 
 
+def test_more_than_a_target_takes_is_refused_where_it_is_said(project: Path) -> None:
+    names = ", ".join(f'"pre/g{number}"' for number in range(1001))
+    path = write(project, "s", PROGRAM + f"a = {{ lr = 1.0, needs = [{names}] }}")
+    with pytest.raises(ConfigurationError, match=r"\[groups.a\] needs.*a run may need 1,000 others, here it is 1,001"):
+        read_study(path)
+
+
 def test_what_many_take_is_made_out_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project, "pre", PROGRAM + "a = { lr = 1.0 }\nb = { lr = 2.0 }")
     groups, x, y = [], "pre/a", "pre/b"

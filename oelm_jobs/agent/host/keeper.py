@@ -195,6 +195,7 @@ class Keeper:
     def _start_what_is_due(self, environment: Dict[str, str]) -> Optional[float]:
         """Start the runs whose turn it is; return after how many seconds to look again, None for never."""
         look_s: Optional[float] = None
+        held: Dict[str, bool] = {}  # thousands of runs may need the same ones: each is looked at once
         for line in self._lines.values():
             passed_over: Deque[Held] = deque()
             try:
@@ -203,7 +204,7 @@ class Keeper:
                         _give_up(line.popleft())
                         continue
                     # The others don't wait for what it needs.
-                    if not self._is_lane and rundir.first_held(line[0].needs):
+                    if not self._is_lane and _waits(line[0], held):
                         passed_over.append(line.popleft())
                         look_s = NEEDED_S
                         continue
@@ -229,6 +230,20 @@ class Keeper:
 
 def _is_cancelled(run: Held) -> bool:
     return os.path.exists("%s/%s/%s" % (run.run_dir, rundir.CONTROL, rundir.CANCEL))
+
+
+def _waits(run: Held, held: Dict[str, bool]) -> bool:
+    """Tell whether one that a run needs isn't over.
+
+    Args:
+        held: Whether the claims are held of those that were looked at; gets the others.
+    """
+    for needed in run.needs:
+        if needed not in held:
+            held[needed] = rundir.is_locked(rundir.control(needed, rundir.CLAIM))
+        if held[needed]:
+            return True
+    return False
 
 
 def _give_up(run: Held) -> None:
@@ -271,8 +286,7 @@ def main() -> None:
         signal.signal(number, lambda number, frame: None)
     me = processes.identify(os.getpid())
     for run in runs:
-        more = {"needs": list(run.needs)} if run.needs else {}
-        rundir.write_claim(run.handle, run.token, me, keeper=True, after=run.after, **more)
+        rundir.write_claim(run.handle, run.token, me, run.needs, keeper=True, after=run.after)
     keeper = Keeper(runs, dict(os.environ, **{SERVED_VARIABLE: str(SERVED_FD)}), woken, served)
     del runs
     sys.stdout.write("kept\n")

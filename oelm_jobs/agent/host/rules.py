@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional
 
 from .. import processes, rundir
 from ..reasons import because, detailed, read, told
@@ -49,8 +49,12 @@ class Traces:
             spoke_at = 0.0
         return waiting_record.read(self._run_dir, token, since=spoke_at - SPOKE_S)
 
-    def needed(self, run_dirs: Sequence[str]) -> str:
-        """Return the first of the runs that it needs which is not over; empty where all are."""
+    def needed(self, claim: ClaimRecord) -> str:
+        """Return the first of the runs that it needs, by a keeper's claim, which is not over; empty where all are."""
+        run_dirs = claim.get("needs") or ()
+        if claim.get("has_more_needs"):
+            held = rundir.records_of(rundir.control(self._run_dir, rundir.SCRIPT), '"needs"')
+            run_dirs = [str(need.get("run_dir") or "") for each in held for need in each.get("needs") or ()]
         return rundir.first_held(run_dirs)
 
     def place(self) -> Optional[int]:
@@ -129,7 +133,7 @@ def waiting(facts: Facts) -> Optional[Row]:
         claim: ClaimRecord = facts.claim or {}
         if before := claim.get("after"):
             reason = because("waiting_for_run", run=rundir.run_name(before))
-        elif needed := facts.traces.needed(claim.get("needs") or ()):
+        elif needed := facts.traces.needed(claim):
             reason = because("waiting_for_needed", run=rundir.run_name(needed))
         else:
             reason = because("waiting_for_turn")
