@@ -64,7 +64,7 @@ def parse(words: list[str]) -> None:
         if arguments[0] not in command.commands:
             raise click.UsageError(f"no command oelm-{name} {arguments[0]}")
         command, arguments = command.commands[arguments[0]], arguments[1:]
-    context = click.Context(command)
+    context = click.Context(command, **command.context_settings)
     values, _, _ = command.make_parser(context).parse_args(arguments)
     for param in command.params:
         value = values.get(param.name or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import itertools
 import json
@@ -198,9 +199,9 @@ def test_a_marked_sentence_is_a_template_that_its_values_fit() -> None:
 def test_help_is_whole() -> None:
     commands = [importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main for name in COMMANDS]
     below = [command for group in commands if isinstance(group, click.Group) for command in group.commands.values()]
-    for command in [*commands, *below]:
+    for command in map(copy.copy, [*commands, *below]):  # each keeps its help option in the language of the first time
         with language.of_click():
-            shown = command.get_help(click.Context(command, info_name=command.name))
+            shown = command.get_help(click.Context(command, info_name=command.name, **command.context_settings))
         assert _has_chinese(shown) and not re.search(r"[a-z]{2,},? [a-z]{2,} [a-z]{2,}|default:", shown), shown
         listed = [line for line in shown.splitlines() if re.match(r"  (-|[a-z]+  )", line) and len(line.split()) > 2]
         assert all(map(_has_chinese, listed)), shown
