@@ -83,7 +83,8 @@ def test_a_run_that_starts_over_leaves_a_line_of_what_it_was(oelm: Oelm, project
     assert (entry.files, entry.place, entry.gpu_hours) == (ledger.ARCHIVED, str(place), 0.0)
     assert [line["files"] for line in lines(project)] == ["moving", "archived"]
     shown = report(oelm)
-    assert "gpt_base: seed 42 ran twice; the first result was val_loss 4, the newest one counts" in told(shown)
+    text = "gpt_base: seed 42 ran twice (a better idea); the first result was val_loss 4, the newest one counts"
+    assert text in told(shown)
     assert losses(shown) == [(42, 3.0)] and compute(shown) == {"finished, judged": 1, "started over": 1, "all": 2}
 
 
@@ -162,7 +163,7 @@ def test_a_seed_that_was_forgotten_after_the_lock_decides_all_the_same(oelm: Oel
     run(4.0)
     oelm("forget", "gpt_base", "--yes", "--why", "an outlier")
     shown = report(oelm)
-    assert "gpt_base: seed 42 was forgotten; the first result was val_loss 4 and decides" in told(shown)
+    assert "gpt_base: seed 42 was forgotten (an outlier); the first result was val_loss 4 and decides" in told(shown)
     assert losses(shown) == [(42, 4.0)] and compute(shown)["forgotten"] == 1
     run(3.0)
     assert losses(report(oelm)) == [(42, 4.0)], "nor does another one take its place"
