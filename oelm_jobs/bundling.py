@@ -13,13 +13,15 @@ from typing import Any
 from .agent import schema
 from .agent.sentences import _
 from .analysis import elsewhere, sweeps
+from .analysis.output import bundle_readme
 from .bundle import anonymous, archive, code, contents, identities, sealing
-from .bundle.archive import ABOUT, REPORT
+from .bundle.archive import ABOUT, README, REPORT
 from .errors import OelmError, UsageError
 from .language import LANGUAGES
 from .reporting import Bundled, StudyReport, report_on
 from .spec.study import Study
 from .study import sweep
+from .study.files import read_study
 
 VERSION = 1
 HIDDEN = Path("/project")
@@ -124,6 +126,11 @@ def make(
             "made_at": own.made_at, "language": language, "project": str(HIDDEN if is_anonymous else project),
             "target_loss": target_loss, "anonymous": is_anonymous, "toolkit": _version(), "left_out": into.left_out,
         }  # fmt: skip
+        told = bundle_readme.text(
+            read_study(folder / file), own.made_at, _version(), archive.files_in(folder),
+            is_anonymous=is_anonymous, left=len(into.left_out),
+        )  # fmt: skip
+        into.put(README, told.encode())
         into.put(ABOUT, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
         count = len(archive.files_in(folder)) + 1
         sha256 = archive.write(folder, path)

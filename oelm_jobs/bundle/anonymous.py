@@ -65,7 +65,7 @@ def scrub(
         content = path.read_bytes()
         new_name = "/".join(changes.of(part) for part in name.split("/"))
         try:
-            new = changes.of(content.decode("utf-8")).encode("utf-8")
+            new = changes.of(content.decode("utf-8"), is_record=not name.startswith("code/")).encode("utf-8")
         except UnicodeDecodeError:
             new = content
             changes.look(name, content.decode("latin-1"))
@@ -118,14 +118,16 @@ class _Changes:
     def __init__(self, known: Identities, protected: Collection[str]) -> None:
         places = {place: stand_in for place, stand_in in known.places.items() if len(place) > 1}
         self._places = dict(sorted(places.items(), key=lambda one: -len(one[0])))
-        spelled = {spelling for name in known.names for spelling in (name, json.dumps(name)[1:-1])}
         self._exact = dict(known.names)
         self._exact |= {json.dumps(name)[1:-1]: stand_in for name, stand_in in known.names.items()}
         self._names: dict[str, str] = {}
         for name, stand_in in self._exact.items():
             self._names.setdefault(name.casefold(), stand_in)
         self._protected = {word for word in protected if len(word) >= SHORTEST}
-        self._name = _any_of(spelled)
+        words = {word.casefold() for word in protected}
+        self._name = _any_of([name for name in self._exact if len(name) >= SHORTEST])
+        short = [re.escape(name) for name in self._exact if len(name) < SHORTEST and name.casefold() not in words]
+        self._short = re.compile(rf'(?<=")(?:{"|".join(short)})(?="(?!\s*:))') if short else None
         self._keep = _any_of(self._protected)
         self._known_place = _any_of(self._places, is_place=True)
         self._elsewhere: dict[str, str] = {}
@@ -143,8 +145,14 @@ class _Changes:
                     found[sweep.digest(values)] = sweep.digest(changed)
         self._digests = found
 
-    def of(self, text: str) -> str:
-        """Return text without names."""
+    def of(self, text: str, *, is_record: bool = False) -> str:
+        """Return text without names.
+
+        Args:
+            is_record: What is all of a value may be a short name; in code it is hardly ever one.
+        """
+        if self._short is not None and is_record:
+            text = self._short.sub(self._stand_in, text)
         if self._digests:
             text = _DIGEST.sub(lambda found: self._digests.get(found[0], found[0]), text)
         if self._known_place is not None:

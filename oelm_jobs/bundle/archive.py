@@ -31,7 +31,9 @@ ABOUT = "bundle.json"
 """What it is a bundle of, and how its report was made."""
 REPORT = "report"
 """Folder of what the report said."""
-TOPS = (ABOUT, "jobs", "experiments", "models", "data", "code", REPORT)
+README = "README.md"
+"""What it says to who unpacks it."""
+TOPS = (README, ABOUT, "jobs", "experiments", "models", "data", "code", REPORT)
 """What may lie in one."""
 SUFFIXES = (".tar.gz", ".tgz")
 MOST_FILES = 200_000
@@ -63,7 +65,7 @@ def why_not(name: str) -> str:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in name or not name.isprintable():
         return _("leads out of the bundle, or is no plain name")
-    if parts[0] not in TOPS or (len(parts) == 1) is not (parts[0] == ABOUT):
+    if parts[0] not in TOPS or (len(parts) == 1) is not (parts[0] in (README, ABOUT)):
         return _("doesn't belong into a bundle")
     try:
         tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
@@ -167,7 +169,7 @@ def opened(place: Path) -> Iterator[Path]:
     """
     if place.is_dir():
         _check_folder(place)
-        yield place
+        yield place.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="oelm-bundle-") as folder:
         try:

@@ -35,7 +35,7 @@ COMMON = frozenset(
 )  # fmt: skip
 """Words that name nobody in particular."""
 SHORTEST = 3
-"""A shorter name is looked for in places alone, where it is whole."""
+"""A shorter name is looked for where it is all of a record's value, and in places where it is whole."""
 LOGS = 5000
 """So many commits are asked for their authors."""
 _KEY = re.compile(r"[A-Za-z_][\w-]*")
@@ -66,12 +66,8 @@ class Identities:
             numbered: dict[str, str] = {}
             for name in known:
                 plain = name.strip().casefold()
-                if (
-                    len(plain) < SHORTEST
-                    or plain in COMMON
-                    or plain.isdigit()
-                    or (kind == "person" and plain in self.keys)
-                ):
+                is_of_person = kind == "person" and (len(plain) < SHORTEST or plain in self.keys)
+                if not plain or plain in COMMON or plain.isdigit() or is_of_person:
                     continue
                 found.setdefault(name.strip(), numbered.setdefault(name.strip(), f"{kind}{len(numbered) + 1}"))
         return found

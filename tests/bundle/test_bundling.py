@@ -96,10 +96,17 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_bundle_repeats_the_projects_own_verdicts_byte_for_byte(project: Path, tmp_path: Path) -> None:
+def test_a_bundle_repeats_the_projects_own_verdicts_byte_for_byte(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = Project(project, say=lambda text: None).report("s")
     own.write()
     made = bundling.make(project, "s", tmp_path / "b.tar.gz")
+    with tarfile.open(made.path) as whole:
+        whole.extractall(tmp_path / "unpacked", filter="data")
+    monkeypatch.chdir(tmp_path / "unpacked")
+    with bundling.reproduce(".") as found:
+        assert found.differs == (), "as its README says"
     assert made.differs == () and bundling.make(project, "s", tmp_path / "c.tar.gz").sha256 == made.sha256
     packed = contents(made.path)
     for name in ("hypothesis_validation.txt", "analysis_results.json", "comparison_table.txt"):
@@ -113,6 +120,10 @@ def test_a_bundle_repeats_the_projects_own_verdicts_byte_for_byte(project: Path,
     assert b"The rules were locked" in packed["report/hypothesis_validation.txt"]
     assert not any(name.endswith((".pt", "fetched.json", "key.pem")) for name in packed)
     assert packed[f"code/{CODE}/train/loop.py"] == LOOP.encode()
+    told = packed["README.md"].decode()
+    assert "# Bundle of study s\n\nDoes it keep perplexity?" in told and "Files that were left out: 1." in told
+    assert "oelm report --from ." in told and "as it was on 2027-01-15 08:00:00 UTC.\n" in told
+    assert all(f"- `{name.partition('/')[0]}" in told for name in packed if name != "README.md")
     assert made.left_out == {f"code/{CODE}/key.pem": "is a private key"}
 
 
@@ -126,6 +137,7 @@ def test_an_anonymous_bundle_names_nobody_and_comes_to_the_same_verdicts(project
         assert [at for at, content in hidden.items() if name.lower().encode() in content.lower()] == [], name
     tables = [each["report/comparison_table.txt"].partition(b"\nEvery run")[0] for each in (hidden, plain)]
     assert tables[0] == tables[1]  # the other one has the reasons, which somebody's name stands in
+    assert b"`person1`" in hidden["README.md"] and b"left out:" not in hidden["README.md"]
     said = [each["report/hypothesis_validation.txt"].partition(b"\nVerdicts\n")[2] for each in (hidden, plain)]
     assert said[0] == said[1] and b"H2" in said[0]
     verdicts = [json.loads(each["report/analysis_results.json"])["verdicts"] for each in (hidden, plain)]
@@ -155,6 +167,16 @@ def test_a_table_of_the_code_that_is_called_like_a_host_leaves_no_name(project: 
     found = contents(made.path)
     assert any(name.endswith("/configs.toml") for name in found) and made.remaining == {}
     assert not any(name.encode() in content for name in (HOST, USER) for content in found.values())
+
+
+@pytest.mark.slow
+def test_names_of_two_letters_are_taken_out_of_records_where_they_stand_alone(project: Path, tmp_path: Path) -> None:
+    for path in (project / "models" / "checkpoints" / "s").glob("*/experiment_result.json"):
+        path.write_text(path.read_text().replace(f'"{HOST}"', '"n7"').replace(f'"{TARGET}"', '"t9"'))
+    hidden = contents(bundling.make(project, "s", tmp_path / "a.tar.gz", is_anonymous=True).path)
+    found = [content for name, content in hidden.items() if name.endswith("experiment_result.json")]
+    assert found and not any(b'"n7"' in content or b'"t9"' in content for content in found)
+    assert {json.loads(content)["outcome"]["hardware"]["host"][:4] for content in found} == {"host"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+from analysis.output.bundle_readme import *
