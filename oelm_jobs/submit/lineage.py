@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent import registry, rundir
-from ..agent.run import inputs, saved
+from ..agent.run import inputs, result, saved
 from ..agent.run_record import RunRecord
 from ..agent.sentences import _
 from ..agent.states import Checkpoints, State
@@ -69,7 +69,6 @@ def placed(
         stored = [run for run in store.runs(plan.project) if (run.study, run.name) in foreign]
         view = refresh(store, plan.project, stored, scope=Scope.ALL, anew=True)
         known |= {(run.study, run.name): run for run in view.runs}
-    brought: dict[tuple[Key, str], NeedRecord] = {}
     own = {run.name: run.run_dir for run in plan.runs if run.name in wanted}
     runs = []
     for run in plan.runs:
@@ -87,19 +86,13 @@ def placed(
         for parent in run.parents
         if parent.input and parent.place is not None and parent.place.get("token") != token
     ]
-    for key, parents in _by_run(over).items():
-        one = known[key]
-        if one.state is State.DONE:
-            for artifact in dict.fromkeys(parent.artifact for parent in parents):
-                brought[key, artifact] = _had(plan, connection, one, artifact, say)
+    wanted_of: dict[Key, list[str]] = {}
+    for parent in over:
+        key = parent.study, parent.run
+        if known[key].state is State.DONE and parent.artifact not in wanted_of.setdefault(key, []):
+            wanted_of[key].append(parent.artifact)
+    brought = _had(plan, connection, [(known[key], artifacts) for key, artifacts in wanted_of.items()], say)
     return replace(plan, runs=tuple(_with(run, brought) for run in runs))
-
-
-def _by_run(parents: Sequence[Parent]) -> dict[Key, list[Parent]]:
-    found: dict[Key, list[Parent]] = {}
-    for parent in parents:
-        found.setdefault((parent.study, parent.run), []).append(parent)
-    return found
 
 
 def _with(run: Run, brought: Mapping[tuple[Key, str], NeedRecord]) -> Run:
@@ -169,29 +162,37 @@ def _refused(run: Run, name: str, why: str, hint: str) -> PreflightError:
 # What is taken --------------------------------------------------------------------------------------------------------
 
 
-def _had(plan: Plan, connection: Connection, run: StoredRun, artifact: str, say: Callable[[str], None]) -> NeedRecord:
-    """See that what is taken of a run that is done is there, and bring it here where it lies on another target; return
-    what the record says of that.
+def _had(
+    plan: Plan, connection: Connection, wanted: Sequence[tuple[StoredRun, list[str]]], say: Callable[[str], None]
+) -> dict[tuple[Key, str], NeedRecord]:
+    """See that what is taken of runs that are done is there, and bring it here where it lies on another target; return
+    what the record says of that, by run and artifact. Each target is asked once.
 
     Raises:
-        PreflightError: It isn't there any more.
+        PreflightError: Something isn't there any more.
     """
-    is_here = run.target == plan.target.name
-    theirs = connection if is_here else connect(load_target(plan.project, run.target), plan.project)
-    request: messages.InventoryRequest = {
-        "runs": [{"run_dir": run.run_dir, "have": {}}], "checkpoints": Checkpoints.NONE.value
-    }  # fmt: skip
-    row = theirs.call(registry.INVENTORY, request, timeout_s=3600)["runs"][run.run_dir]
-    found = _files(row, artifact)
-    name = f"{run.study}/{run.name}:{artifact}"
-    if not found:
-        raise PreflightError(
-            _("{source} is not there any more on target {target}; nothing was queued", name, run.target),
-            hint=_("train that run again: oelm-submit --study {study} --rerun", run.study),
-        )
-    if is_here:
-        return {}
-    return _brought(plan, connection, run, artifact, found, say)
+    brought: dict[tuple[Key, str], NeedRecord] = {}
+    for target in dict.fromkeys(run.target for run, _artifacts in wanted):
+        theirs = {run.run_dir: (run, artifacts) for run, artifacts in wanted if run.target == target}
+        is_here = target == plan.target.name
+        there = connection if is_here else connect(load_target(plan.project, target), plan.project)
+        request: messages.InventoryRequest = {
+            "runs": [{"run_dir": run_dir, "have": {}} for run_dir in theirs], "checkpoints": Checkpoints.NONE.value
+        }  # fmt: skip
+        rows = there.call(registry.INVENTORY, request, timeout_s=3600)["runs"]
+        found: dict[tuple[Key, str], dict[str, str]] = {}
+        for run_dir, (run, artifacts) in theirs.items():
+            for artifact in artifacts:
+                files = found[(run.study, run.name), artifact] = _files(rows[run_dir], artifact)
+                if not files:
+                    name = f"{run.study}/{run.name}:{artifact}"
+                    raise PreflightError(
+                        _("{source} is not there any more on target {target}; nothing was queued", name, target),
+                        hint=_("train that run again: oelm-submit --study {study} --rerun", run.study),
+                    )
+        if not is_here:
+            brought |= _brought(plan, connection, list(theirs.values()), found, say)
+    return brought
 
 
 def _files(row: messages.Held, artifact: str) -> dict[str, str]:
@@ -214,20 +215,50 @@ def _files(row: messages.Held, artifact: str) -> dict[str, str]:
 def _brought(
     plan: Plan,
     connection: Connection,
-    run: StoredRun,
-    artifact: str,
-    found: Mapping[str, str],
+    wanted: Sequence[tuple[StoredRun, list[str]]],
+    found: Mapping[tuple[Key, str], Mapping[str, str]],
     say: Callable[[str], None],
-) -> NeedRecord:
-    """Bring what is taken of a run from its target by way of this machine; return where it is.
+) -> dict[tuple[Key, str], NeedRecord]:
+    """Bring what is taken of runs from their target by way of this machine; return where it is.
+
+    Args:
+        found: Hashes of the files, as that target lists them.
 
     Raises:
         PreflightError: It is several files, of which nobody can tell the one that is meant, or it did not arrive.
     """
-    name = f"{run.study}/{run.name}:{artifact}"
     progress = fetch.Untold(say)
-    say(_("{source}: bringing it from {other} to {target}", name, run.target, plan.target.name))
-    (fetched,) = fetch.fetch(plan.project, [run], progress, checkpoints=WHICH.get(artifact, Checkpoints.ALL))
+    each = [(run, artifact) for run, artifacts in wanted for artifact in artifacts]
+    for run, artifact in each:
+        name = f"{run.study}/{run.name}:{artifact}"
+        say(_("{source}: bringing it from {other} to {target}", name, run.target, plan.target.name))
+    damaged: set[Key] = set()
+    for which in dict.fromkeys(WHICH.get(artifact, Checkpoints.ALL) for _run, artifact in each):
+        runs = list({run.run_dir: run for run, one in each if WHICH.get(one, Checkpoints.ALL) is which}.values())
+        done = fetch.fetch(plan.project, runs, progress, checkpoints=which)
+        damaged |= {(one.run.study, one.run.name) for one in done if one.damaged}
+    rows: dict[tuple[Key, str], NeedRecord] = {}
+    for run, artifact in each:
+        key = run.study, run.name
+        rows[key, artifact] = _placed(plan, connection, run, artifact, found[key, artifact], progress, key in damaged)
+    return rows
+
+
+def _placed(
+    plan: Plan,
+    connection: Connection,
+    run: StoredRun,
+    artifact: str,
+    found: Mapping[str, str],
+    progress: fetch.Progress,
+    is_damaged: bool,
+) -> NeedRecord:
+    """Send what was fetched of a run to the plan's target, unless that is this machine; return where it is.
+
+    Raises:
+        PreflightError: As ``_brought`` says.
+    """
+    name = f"{run.study}/{run.name}:{artifact}"
     home = home_of(plan.project, run)
     tops = sorted({_top(home, file, found) for file in found})
     if len(tops) != 1:
@@ -236,13 +267,14 @@ def _brought(
             _("{source}: {why}; nothing was queued", name, why), hint=_("name one of them: GROUP:PATH")
         )
     here = home / tops[0]
-    if fetched.damaged or not here.exists():
+    if is_damaged or not here.exists():
         raise PreflightError(_("{source} could not be fetched from {target}; nothing was queued", name, run.target))
     sha256, _size = inputs.content_of(here)
     if not connection.target.host:
         return {"path": str(here), "sha256": sha256}
     place = f"{plan.root}/{rundir.CONTROL}/{rundir.COPIES}/{run.study}/{run.name}/{sha256[:16]}"
-    files = {file: digest for file, digest in found.items() if digest}
+    # A run that was left without a manifest has its hashes nowhere but in its files.
+    files = {file: digest or result.sha256(home / file) for file, digest in found.items()}
     send.send_files(connect_for_transfer(plan.place or plan.target, plan.project), home, place, files, progress)
     return {"path": f"{place}/{tops[0]}", "sha256": sha256}
 

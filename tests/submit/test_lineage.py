@@ -13,6 +13,7 @@ import pytest
 
 from oelm_jobs.agent.reasons import codes
 from oelm_jobs.agent.states import State
+from oelm_jobs.connections.local import LocalConnection
 from oelm_jobs.errors import PreflightError
 from oelm_jobs.project import Project
 from oelm_jobs.schedulers.leases import LeaseScheduler
@@ -232,6 +233,21 @@ def test_what_is_gone_or_was_made_anew_is_named(mine: Project, hold: Path) -> No
     submit(mine, "tune", seeds=[1])
     found = ended(mine, "tune")["tuned"]
     assert found.state is State.FAILED and "input_changed" in codes(found.reason)
+
+
+def test_a_target_is_asked_once_for_all_that_is_taken(mine: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit(mine, "pre")
+    ended(mine, "pre")
+    call, asked = LocalConnection.call, []
+
+    def counted(self: LocalConnection, verb: str, *given: Any, **more: Any) -> Any:
+        asked.append(str(verb))
+        return call(self, verb, *given, **more)
+
+    monkeypatch.setattr(LocalConnection, "call", counted)
+    submit(mine, "tune")
+    assert asked.count("inventory") == 1
+    assert {run.state for run in ended(mine, "tune").values()} == {State.DONE}
 
 
 def test_what_lies_on_another_target_has_to_be_done_and_is_brought(mine: Project, hold: Path) -> None:
