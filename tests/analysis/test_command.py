@@ -19,9 +19,11 @@ from oelm_jobs.analysis import figures
 from oelm_jobs import Project, reporting
 from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
+from oelm_jobs.connections import connect
 from oelm_jobs.errors import ConfigurationError
 from oelm_jobs.store import Store
 from oelm_jobs.submit import submission
+from oelm_jobs.targets.files import LOCAL
 
 from . import synthetic
 from .synthetic import make_run, old_log
@@ -525,6 +527,6 @@ def test_a_study_that_is_not_as_it_was_locked_is_not_submitted(place: Path) -> N
     study = place / "jobs" / "tiny.toml"
     study.write_text(study.read_text().replace("equivalent_within = 0.05", "equivalent_within = 0.20"))
     with Project(place, say=lambda text: None) as project, pytest.raises(ConfigurationError) as refused:
-        submission.lock_of(project.plan("tiny", offline=True))
+        submission.lock_of(project.plan("tiny", offline=True), connect(LOCAL, place))
     assert f"{study} is not as" in str(refused.value)
     assert "hypotheses.H2.bounds is [0.2], locked as [0.05]" in str(refused.value)
