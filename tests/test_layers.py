@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from oelm_jobs.train import config as trainer
 
-from tests.support import REPOSITORY
+from oelm_jobs.agent.states import State
+from oelm_jobs.store import ACCEPTED, Store
+from tests.support import REPOSITORY, make_run
 from tools import layers
 from tools.layers import imported, modules, part_of
 
@@ -160,6 +162,23 @@ def test_the_help_of_the_status_imports_neither_the_api_nor_what_reads_files() -
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "set()"
+
+
+def test_a_look_at_runs_that_are_over_imports_nothing_that_asks_targets(project: Path) -> None:
+    with Store() as store:
+        run = make_run(project, "a")
+        store.intend(project, "local", str(project), "t", "{}", [run], lambda known: None)
+        store.answer("t", ACCEPTED, states={run.run_dir: (State.DONE, "")})
+    program = (
+        "import sys; sys.argv = ['oelm-status']\n"
+        "from oelm_jobs.cli.status import main\n"
+        "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
+        "asks = {'agent.processes', 'connections', 'schedulers', 'targets.files', 'runs.moving'}\n"
+        "asks = {f'oelm_jobs.{name}' for name in asks} | {'msgspec', 'concurrent.futures', 'rich', 'tabulate'}\n"
+        "print(asks & set(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=True)
+    assert "DONE" in done.stdout and done.stderr.strip() == "set()"
 
 
 def test_reading_a_targets_file_imports_nothing_of_a_submission(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Union
 
-from .processes import Identity
 from .sentences import _
+
+if TYPE_CHECKING:
+    from .processes import Identity
 
 CONTROL = ".oelm"
 """Hidden folder of control files in a run directory, and of agents, snapshots and submissions in a target's root."""

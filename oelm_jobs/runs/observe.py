@@ -17,13 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..agent import processes
 from ..agent.reasons import BESIDE, because, codes
 from ..agent.rundir import finite
 from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..errors import Nonsense, TargetError
-from ..store import ACCEPTED, REFUSED, Store
+from ..store import ACCEPTED, REFUSED, OpenSubmission, Store
 from ..stored_run import STATES, Reason, StoredRun, is_as_stored
 
 if TYPE_CHECKING:
@@ -209,8 +208,8 @@ def _settle_target(store: Store, project: Path, target: Target, runs: Sequence[S
     """
     planned = {run.token for run in runs if run.state is State.PLANNED}
     for submission in store.open_submissions(project):
-        token, maker = submission.token, processes.Identity.from_json(json.loads(submission.maker))
-        if token not in planned or token in SENDING or _is_under_way(maker, submission.made_at):
+        token = submission.token
+        if token not in planned or token in SENDING or _is_under_way(submission):
             continue
         known = store.runs_of(token)  # also those that nobody asks about now: it is settled once, for all
         open_ones = [run_dir for run_dir, state in known.items() if state is State.PLANNED]
@@ -248,12 +247,15 @@ def scheduler_of(target: Target, project: Path) -> Scheduler:
     return scheduler(connect(target, project))
 
 
-def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
+def _is_under_way(submission: OpenSubmission) -> bool:
     """True while another process that makes a submission may still be at it."""
+    from ..agent.processes import Identity  # here: few looks find a submission without an answer
+
+    maker = Identity.from_json(json.loads(submission.maker))
     if maker is None or maker.pid == os.getpid():
         return False
     if maker.host != os.uname().nodename:  # the index lies on a shared home; whether it lives can't be seen from here
-        return time.time() - touched_at < ELSEWHERE_S
+        return time.time() - submission.made_at < ELSEWHERE_S
     return maker.is_alive()
 
 
