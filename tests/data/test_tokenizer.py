@@ -60,6 +60,7 @@ def plain_encode(text: str, vocab_size: int) -> list[int]:
     return tokens
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(text=st.text() | st.text(alphabet="abc \n'st12.") | st.text(alphabet=" \n\t\r\u00a0x"))
 def test_encoding_is_what_gpt2s_own_encoder_does(text: str) -> None:

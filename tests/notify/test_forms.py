@@ -83,6 +83,7 @@ def test_an_error_is_told_without_the_address_even_where_the_server_repeats_it(s
     assert len(receiver.posts) == 1, "no redirect is followed"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_or_never_answers_costs_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
@@ -94,6 +95,7 @@ def test_a_server_that_is_not_there_or_never_answers_costs_limited_time(monkeypa
     assert said.is_sent is None and "whether it arrived is not known" in said.words
 
 
+@pytest.mark.slow
 def test_a_server_that_cant_be_reached_in_time_was_sent_nothing() -> None:
     import socket
 
@@ -210,6 +212,7 @@ def test_what_is_started_takes_signals_though_who_sends_ignores_them() -> None:
     assert said == (False, "exit code -15")
 
 
+@pytest.mark.slow
 def test_a_message_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "PATIENCE_S", 3.0)
     words: list[Any] = ["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600"]

@@ -91,6 +91,7 @@ def test_samples_go_on_from_the_prompt_and_are_repeatable(
     assert sample.main([checkpoint, "--temperature", "0", "--max-new-tokens", "5"]) == 0
 
 
+@pytest.mark.slow
 def test_without_a_vocabulary_samples_are_ids(tiny: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_here(replace(tiny, max_steps=1)) == 0
     capsys.readouterr()
