@@ -218,6 +218,8 @@ def read(record: Mapping[str, object]) -> str:
 
 def codes(text: str) -> FrozenSet[str]:
     """Return the codes of a reason and of those within it."""
+    if not text:  # most runs have none, and a report asks of each often
+        return frozenset()
     if not isinstance(text, Sentence):
         return frozenset(code for begin, code in FORMER_WORDS if text.startswith(begin))
     within = (codes(value) for value in text.values.values() if isinstance(value, Sentence))
