@@ -141,12 +141,12 @@ def test_the_end_record_comes_last_after_result_and_manifest_are_durable(root: P
     code, lines, contents = supervised(root, outcome_of("completed"))
     assert code == 0 and lines == [*BEGINS, *ENDS]
     assert contents[".oelm/start.json"] == (
-        '{\n "pid": *,\n "start_time": *,\n "boot_id": *,\n "host": *,\n "number": 1,\n "token": "t1",\n "port": *,\n'
-        ' "started_at": *,\n "devices": [\n  "cpu:0"\n ]\n}\n'
+        '{\n "pid": *,\n "start_time": *,\n "boot_id": *,\n "host": *,\n "number": 1,\n "token": "t1",\n'
+        ' "port": null,\n "started_at": *,\n "devices": [\n  "cpu:0"\n ]\n}\n'
     )
     assert (root / "exp_a" / ".oelm" / "origin").read_bytes() == b"t1\n"
     attempt = {
-        "number": 1, "token": "t1", "started_at": "*", "devices": ["cpu:0"], "host": "*", "port": "*", "steps": 0,
+        "number": 1, "token": "t1", "started_at": "*", "devices": ["cpu:0"], "host": "*", "port": None, "steps": 0,
         "state": "DONE", "reason": "", "cause": "", "ended_at": "*", "wall_s": "*", "exit_code": 0,
     }  # fmt: skip
     end = {
