@@ -47,4 +47,4 @@ def test_a_report_takes_study_lock_and_ledger_as_they_are(oelm, tmp_path: Path) 
     project = shutil.copytree(OLDER, tmp_path / "older")
     shown = " ".join(oelm("report", "--study", "script", cwd=project).stdout.split())
     assert "The rules were locked on" in shown and "DEVIATION" not in shown
-    assert "low: seed 1 was forgotten; the first result was loss 3.375 and decides, since the study is locked" in shown
+    assert "low: seed 1 was forgotten (wrong data); the first result was loss 3.375 and decides, since the" in shown
