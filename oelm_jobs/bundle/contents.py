@@ -17,6 +17,7 @@ from .. import ledger
 from ..agent import rundir
 from ..agent.run import inputs, work
 from ..agent.sentences import _
+from ..analysis import elsewhere
 from ..code import credentials
 from ..folders import study_files
 from ..programs import description
@@ -124,13 +125,15 @@ def _named_studies(project: Path, study: Study) -> Iterator[Path]:
 
 
 def _experiments(project: Path, study: Study, into: Contents) -> None:
-    """Add what lies in the study's folder of experiments, but the report, which can be made again."""
+    """Add what lies in the study's folder of experiments, but the report, which can be made again, and what a bundle
+    alone has: it would pass for what was found in the project.
+    """
     top = project / "experiments"
     for place, folders, names in os.walk(top / study.name):
-        folders[:] = sorted(name for name in folders if name != "analysis")
+        folders[:] = sorted(name for name in folders if name != "analysis" and name.casefold() != elsewhere.FILE)
         for name in sorted(names):
             path = Path(place, name)
-            if not name.endswith("_summary.json"):
+            if not name.endswith("_summary.json") and name.casefold() != elsewhere.FILE:
                 into.copy(path, path.relative_to(project).as_posix())
     named = sorted(path for path in top.glob(f"{study.name}_*") if not path.name.endswith("_summary.json"))
     for path in (ledger.lock_path(project, study), top / "speed_trial.json", *named):

@@ -303,6 +303,7 @@ def test_a_bundle_tells_what_the_project_knew(tmp_path: Path) -> None:
     pilot(project)
     confirmed(project)
     (said,) = alarms(project)
+    (project / "experiments" / "tune" / elsewhere.FILE).write_text("[]")  # planted, or from another bundle
     for is_anonymous in (False, True):
         made = bundling.make(project, "tune", tmp_path / f"{is_anonymous}.tar.gz", is_anonymous=is_anonymous)
         with bundling.reproduce(made.path) as found:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from oelm_jobs.analysis import elsewhere
 
 from oelm_jobs import bundling, ledger
 from oelm_jobs.agent import trees
@@ -316,6 +317,18 @@ def test_data_of_one_name_from_two_places_both_come_along(tmp_path: Path) -> Non
     contents_of.collect(project, read_study(project / "jobs" / "two.toml"), [], [], into)
     found = {path.parent.name: path.read_text() for path in (tmp_path / "into" / "data").rglob("manifest.json")}
     assert found == {"novels": '"own"', "novels-2": '"other"'} and not into.left_out
+
+
+@pytest.mark.parametrize("name", [elsewhere.FILE, elsewhere.FILE.upper()])
+def test_what_was_found_when_a_bundle_was_made_is_never_taken_from_the_project(tmp_path: Path, name: str) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "s.toml").write_text(STUDY)
+    (tmp_path / "experiments" / "s").mkdir(parents=True)
+    for one in (name, "own.json"):
+        (tmp_path / "experiments" / "s" / one).write_text("[]")
+    into = contents_of.Contents(folder=tmp_path / "into")
+    contents_of.collect(tmp_path, read_study(tmp_path / "jobs" / "s.toml"), [], [], into)
+    assert archive.files_in(tmp_path / "into") == ["experiments/s/own.json", "jobs/s.toml"]
 
 
 def test_the_files_of_all_studies_that_one_goes_on_from_come_along(tmp_path: Path) -> None:
