@@ -115,7 +115,7 @@ def make(
             known = identities.collect(project, folder)
             done = anonymous.scrub(
                 folder, known, _words(own) | known.keys, _combinations(own),
-                lambda at, hashes: sealing.seal(at, hashes, whole),
+                lambda at, name, hashes: sealing.seal(at, name, hashes, whole),
             )  # fmt: skip
             remaining, into.left_out = dict(done.remaining), {}
             said = reported(HIDDEN)

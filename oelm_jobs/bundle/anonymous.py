@@ -28,9 +28,9 @@ _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _REMOTE = re.compile(r"\b(?:ssh://)?git@[\w.-]+[:/][\w./~-]+")
 _HASH = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _DIGEST = re.compile(rf"(?<![0-9A-Za-z])[0-9a-f]{{{sweep.DIGEST}}}(?![0-9A-Za-z])")
-Rehash = Callable[[Path, Mapping[str, str]], Mapping[str, str]]
-"""Seals a file again whose content states its own hash: given the file and the hashes replaced so far, it returns those
-that it replaced.
+Rehash = Callable[[Path, str, Mapping[str, str]], Mapping[str, str]]
+"""Seals a file again whose content states its own hash: given the file, its name before and the hashes replaced so far,
+it returns those that it replaced.
 """
 ROUNDS = 8
 """So often hashes of files that name hashes of files are replaced."""
@@ -58,7 +58,7 @@ def scrub(
     """
     changes = _Changes(known, protected)
     changes.rename(combinations)
-    before = {}
+    before, was = {}, {}
     changed: list[str] = []
     for name in files_in(folder):
         path = folder / name
@@ -77,23 +77,28 @@ def scrub(
         moved = folder / new_name
         moved.parent.mkdir(parents=True, exist_ok=True)
         moved.write_bytes(new)
+        was[new_name] = name
     for place in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         if not any(place.iterdir()):
             place.rmdir()
-    _rehash(folder, before, seal)
-    _rehash(folder, code.renamed(folder), seal)
+    _rehash(folder, before, was, seal)
+    _rehash(folder, code.renamed(folder), was, seal)
     for name in files_in(folder):
         changes.look(name, (folder / name).read_bytes().decode("utf-8", "replace"))
     return Scrubbed(changed=tuple(changed), remaining={one: tuple(at) for one, at in changes.remaining.items()})
 
 
-def _rehash(folder: Path, before: Mapping[str, str], seal: Rehash) -> None:
-    """Replace the hashes of changed files wherever they are named, and of those that change by that in turn."""
+def _rehash(folder: Path, before: Mapping[str, str], was: Mapping[str, str], seal: Rehash) -> None:
+    """Replace the hashes of changed files wherever they are named, and of those that change by that in turn.
+
+    Args:
+        was: The names that files had, by those that they have.
+    """
     named = dict(before)
     for _round in range(ROUNDS):
         known: dict[str, str] = {}
         for name in files_in(folder):
-            known |= seal(folder / name, known) if name.startswith("experiments/") else {}
+            known |= seal(folder / name, was.get(name, name), known) if name.startswith("experiments/") else {}
         for name, sha256 in named.items():
             now = hashlib.sha256((folder / name).read_bytes()).hexdigest()
             if now != sha256:

@@ -17,7 +17,7 @@ from ..analysis.audit.plan import hash_of
 CHOICE = "_choice.json"
 """What the names of choices' records end in."""
 Sealed = set[tuple[str, int]]
-"""Name of the file, and line of a ledger."""
+"""Name of the file in the bundle before names are taken out, and line of a ledger."""
 
 
 def whole(folder: Path) -> Sealed:
@@ -25,38 +25,42 @@ def whole(folder: Path) -> Sealed:
     found = set()
     for path in sorted((folder / "experiments").rglob("*")):
         if path.is_file():
-            found |= {(path.name, number) for number, _content, one in _sealed_in(path) if _is_whole(path, one)}
+            name = path.relative_to(folder).as_posix()
+            found |= {(name, number) for number, _content, one in _sealed_in(path) if _is_whole(path, one)}
     return found
 
 
-def seal(path: Path, known: Mapping[str, str], sealed: Sealed) -> dict[str, str]:
+def seal(path: Path, name: str, known: Mapping[str, str], sealed: Sealed) -> dict[str, str]:
     """Seal what a file holds and was whole; return the hashes that changed.
 
     Args:
+        name: Of the file before names were taken out.
         known: Hashes that were replaced before, by the old ones.
     """
     found: dict[str, str] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.name == ledger.NAME else []
+    lines = path.read_bytes().splitlines() if path.name == ledger.NAME else []
     for number, content, one in _sealed_in(path):
-        if (path.name, number) not in sealed:
+        if (name, number) not in sealed:
             continue
         changed = _of_choice(one) if path.name.endswith(CHOICE) else _of_lock(one, {**known, **found})
         if changed and lines:
-            lines[number] = json.dumps(content, ensure_ascii=False)
+            lines[number] = json.dumps(content, ensure_ascii=False).encode()
         elif changed:
             path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         found |= changed
     if found and lines:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_bytes(b"\n".join(lines) + b"\n")
     return found
 
 
 def _sealed_in(path: Path) -> Iterator[tuple[int, Any, dict[str, Any]]]:
-    """Yield number, object and lock of each line of a ledger, or the lock or choice of a file."""
+    """Yield number, object and lock of each line of a ledger, or the lock or choice of a file. Lines end as they do for
+    whoever reads a ledger: U+2028 within one, say, ends none, and sealing, which writes it as it is, moves no line.
+    """
     is_ledger = path.name == ledger.NAME
     if not is_ledger and path.suffix != ".json":
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_bytes()
     for number, part in enumerate(text.splitlines() if is_ledger else [text]):
         with contextlib.suppress(ValueError, RecursionError):
             content = json.loads(part)
