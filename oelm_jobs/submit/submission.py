@@ -116,9 +116,13 @@ def submit(
             say(message)
         preflight.check_target(plan, wanted, answer)
         scripts.check(wanted)
-    # What is left alone and needs others stays so, whatever it has come to since: nobody has looked where these are.
+    # What is left alone stays so, whatever it has come to since, where it needs others (nobody has looked where these
+    # are) and where others need it: they ask how the execution ended that was seen.
+    needed = {each.run for run in wanted for each in run.parents if each.study == plan.study.name}
     decisions: dict[str, Take | Leave] = {
-        run.name: known for run in plan.runs if run.parents and isinstance(known := at_sight.get(run.name), Leave)
+        run.name: known
+        for run in plan.runs
+        if (run.parents or run.name in needed) and isinstance(known := at_sight.get(run.name), Leave)
     }
     bound = [run for run in plan.runs if run.name not in decisions]
     before: dict[str, StoredRun] = {}

@@ -219,6 +219,29 @@ def test_what_ends_while_it_is_submitted_again_is_left_alone_since_nobody_has_lo
     assert ended_one(mine, "tune", "tuned").state is State.DONE
 
 
+def test_what_ends_while_a_run_that_needs_it_is_submitted_is_left_alone_too(
+    mine: Project, hold: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = "a = { lr = 1.0, gpus = 0 }", 'b = { lr = 2.0, gpus = 0, needs = ["a"] }'
+    study(hold.parent / "mine", "chain", hold, "none", "\n".join(groups))
+    (hold / "hold-a").touch()
+    submit(mine, "chain", seeds=[1], groups=["a"])
+    wait_until(lambda: (hold / "began-a").exists(), "the run to train")
+    intend, token = Store.intend, runs(mine, "chain")["a"].token
+
+    def cancelled(self: Store, *given: Any) -> Any:
+        monkeypatch.undo()
+        mine.cancel(runs(mine, "chain")["a"])
+        assert ended_one(mine, "chain", "a").state is State.CANCELLED
+        return intend(self, *given)
+
+    monkeypatch.setattr(Store, "intend", cancelled)
+    submit(mine, "chain", seeds=[1])
+    assert runs(mine, "chain")["a"].token == token, "the other one asks how that execution ended"
+    found = ended_one(mine, "chain", "b")
+    assert found.state is State.CANCELLED and "a, which it needs" in found.reason
+
+
 def test_what_is_gone_or_was_made_anew_is_named(mine: Project, hold: Path) -> None:
     submit(mine, "pre")
     sources = ended(mine, "pre")
