@@ -143,10 +143,11 @@ def test_another_run_in_its_place_is_not_it_and_the_ledger_says_that_it_is_gone(
 ) -> None:
     told(files=ledger.STAYS, place="")
     make(far / "exp_a", "oelm-2")
-    for _ in range(2):
-        (one,) = brought(project)
+    for verify in (False, True):
+        (one,) = brought(project, verify=verify)
         assert "is not on far any more" in one.note and not home(project).exists()
         assert [json.loads(line)["files"] for line in ledger.path_of(project, "tiny").open()] == ["stays", "gone"]
+    assert brought(project) == [], "only --verify looks again"
 
 
 def test_only_locked_studies_are_asked_for_and_only_runs_that_are_meant(

@@ -90,9 +90,9 @@ def main(
                 if one.state.is_final:
                     told.add(one.run_dir)
             for past in found.earlier if not as_json else ():
-                if past.new_files or past.damaged or (past.note and (_called(past), past.note) not in noted):
+                if past.new_files or past.damaged or (past.note and (past.run.target, past.note) not in noted):
                     _show(_called(past), past)
-                noted.add((_called(past), past.note))
+                noted.add((past.run.target, past.note))  # why a target can't be asked is told once
             lost = {name: error for name, error in errors.items() if isinstance(error, NotReached)}
             if errors and (not watch or len(lost) < len(errors)):  # what another try does not mend is not tried again
                 end_with([*found.misread.values(), *errors.values()])

@@ -27,9 +27,6 @@ from .fetch import Fetched, Progress, bring_records
 if TYPE_CHECKING:
     from ..agent import messages
 
-LOOKED_FOR = (*ledger.TO_FETCH, ledger.GONE)
-"""Files that are gone are looked for again: their disk may have been away."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier(Fetched):
@@ -64,7 +61,7 @@ def lacking(
     Args:
         studies: Names; all where None.
         current: Study, name and token of each run that the index knows: what was to start over and did not is one.
-        again: Also about those that were fetched.
+        again: Also about those that were fetched, and those whose files were gone: their disk may have been away.
     """
     known = sorted(path.parent.name for path in (project / "experiments").glob(f"*/{ledger.NAME}"))
     return [
@@ -74,7 +71,7 @@ def lacking(
         for entry in ledger.read(project, study)
         if entry.study == study
         and entry.event in (ledger.FORGOTTEN, ledger.RERUN)
-        and entry.files in LOOKED_FOR
+        and (entry.files in ledger.TO_FETCH or (again and entry.files == ledger.GONE))
         and (entry.study, entry.run, entry.token) not in current
         and _run_of(project, entry).misnamed is None
         and inside.TOKEN.fullmatch(entry.token)
