@@ -1,4 +1,4 @@
-"""Runs of other studies of the project with the settings of those that a study's verdicts rest on.
+"""Runs with the settings of those that a study's verdicts rest on: of the project's other studies, and of its own.
 
 Who saw such a result before the study was locked knew what its seeds would show. Equal fingerprints are equal runs; but
 more steps, other validations or a test file make another fingerprint of the same training. Therefore it is asked which
@@ -43,12 +43,12 @@ FILE = "elsewhere.json"
 
 
 class Alike(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of another study with the settings of one that decides."""
+    """A run with the settings of one that decides, mostly of another study."""
 
     run: str
     """Name of the one that decides."""
     study: str
-    """The other study."""
+    """That of the other run."""
     other: str
     """Name of the other run."""
     queued_at: float
@@ -83,7 +83,7 @@ def in_bundle(project: Path, study: Study) -> list[Alike]:
 def findings(
     found: Sequence[Alike], deciding: Mapping[str, Sequence[LoadedRun]], since: float, *, is_confirming: bool
 ) -> list[AuditFinding]:
-    """Return what is said of runs that decide and whose settings another study had run before.
+    """Return what is said of runs that decide and whose settings were run before, mostly by another study.
 
     Args:
         deciding: By group.
@@ -135,14 +135,15 @@ def _said(count: int, study: str, others: str, *, is_confirming: bool) -> Senten
 def find(
     project: Path, study: Study, runs: Sequence[LoadedRun], locks: Locks, stored: Sequence[StoredRun]
 ) -> list[Alike]:
-    """Return the runs of other studies, forgotten ones included, with the settings of a study's runs that decide.
+    """Return the other runs, forgotten ones included, with the settings of a study's runs that decide.
 
     Args:
         runs: The study's.
         stored: All runs of the project that the index has.
     """
     own = [_Own(run, study, locks) for run in runs if is_judged(study, run) and run.seed is not None]
-    others = [*of_others(project, study, {one.run.seed for one in own}, stored)] if own else []
+    tokens = {(one.run.name, one.token) for one in own}
+    others = [*of_others(project, study, {one.run.seed for one in own}, stored, tokens)] if own else []
     by_print: dict[str, list[Other]] = {}
     by_rest: dict[tuple[int, str], list[Other]] = {}
     nameless: dict[int, list[Other]] = {}
@@ -203,6 +204,7 @@ class _Own:
         self.run, self.study = run, study
         record = records.RUN.read_if_sound(run.path)
         self.made = _as_recorded(record, study) if record is not None else None
+        self.token = record.token if record is not None else ""
         block = of_tag(study, run.tag)[0]
         self._data = dict.fromkeys([*data_of(run), *(hash_in(lock.data, block) for lock in locks.all)])
         self._data.pop("", None)
@@ -230,8 +232,9 @@ class _Own:
 
     def differing(self, other: Other) -> dict[str, Any]:
         """Return what another run has otherwise of its length and of how it was measured."""
-        own = self.made.settings if self.made is not None else {}
-        known = other.settings or {length.KEY: other.step}
+        own, known = self.made.settings if self.made is not None else {}, other.settings
+        if not known and self.fingerprints.isdisjoint(other.fingerprints):
+            known = {length.KEY: other.step}
         return {key: known[key] for key in _loose(self.study) if key in known and known[key] != own.get(key)}
 
     def would_be(self, other: Other) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import few
@@ -79,13 +80,21 @@ def account(locks: Locks, study: Study, runs: Sequence[LoadedRun]) -> Account:
         binding=binding,
         lines=tuple(lines),
         faults=tuple(faults),
-        told=frozenset(run.name for run in begun),
+        told=frozenset(run.name for run in (*judged, *trials)),
         search_first=not late_trials if trials else None,
         rest_first=not late if judged else None,
     )
 
 
-def is_judged(study: Study, run: LoadedRun) -> bool:
+class Tagged(Protocol):
+    """Anything that is known of a run."""
+
+    @property
+    def tag(self) -> str:
+        """The run's."""
+
+
+def is_judged(study: Study, run: Tagged) -> bool:
     """Tell whether verdicts rest on a run: of a study that tunes on one that confirms what was chosen."""
     return of_tag(study, run.tag)[1] == (CONFIRM if study.is_tuning else "")
 
@@ -131,7 +140,7 @@ def _rest_said(judged: Sequence[LoadedRun], *, is_confirming: bool, is_searched:
         return _("The rest was locked before the first run that confirms was queued ({date}).", _first(judged))
     if is_searched:
         return _("The rest was locked before the first run that decides was queued ({date}).", _first(judged))
-    return _("All of it was locked before the first run was queued ({date}).", _first(judged))
+    return _("All of it was locked before the first run that counts here was queued ({date}).", _first(judged))
 
 
 def _first(runs: Sequence[LoadedRun]) -> str:

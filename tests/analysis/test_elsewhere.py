@@ -177,6 +177,10 @@ CHEATS: dict[str, tuple[Attempt, str]] = {
     "and forgotten by a version that told no more": (
         lambda project: gone(project, time=EARLY, queued_at=None), " (forgotten or started over since)",
     ),
+    "and cancelled half way, and forgotten": (
+        lambda project: gone(project, step=5, state="CANCELLED", has_result=False),
+        " (forgotten or started over since)",
+    ),
     "on another machine": (indexed, ""),
     "on another machine, with a test file that nobody knows": (lambda project: indexed(project, TESTED), ""),
 }  # fmt: skip
@@ -204,9 +208,119 @@ def test_a_test_file_more_or_less_makes_no_other_run(tmp_path: Path, text: str) 
     ]
 
 
+def its_own(
+    project: Path, old: str = "", new: str = "", *, tag: str = "", at: float = EARLY, text: str = PILOT
+) -> Study:
+    """Run a study that nothing is locked of, with a tag and a change of its file; return it as it is without."""
+    ran(project, written(project, "tune", text.replace(old, new) if old else text), at, tag=tag)
+    return written(project, "tune", text)
+
+
+def set_aside(project: Path, *, at: float = LATE, **changes: Any) -> None:
+    """Forget the runs of that study, or start them over."""
+    for number, path in enumerate(sorted((project / "models" / "checkpoints" / "tune").glob("exp_*"))):
+        record = json.loads((path / ".oelm" / "run.json").read_text())
+        record["token"] = f"oelm-before-{number}"
+        (path / ".oelm" / "run.json").write_text(json.dumps(record))
+        place = path.parent / ".archive" / f"{path.name}-20200101-000000-1"
+        place.parent.mkdir(exist_ok=True)
+        path.rename(place)
+        known = {
+            key: record[key] for key in ("run", "study", "group", "seed", "tag", "fingerprint", "token", "run_dir")
+        }
+        more = {"target": "local", "state": "DONE", "reason": "", "metric": "val_loss", "value": 3.0, "step": 12}
+        rest = {"has_result": True, "gpu_hours": 1.0, "why": "", "files": "archived", "time": at, "place": str(place)}
+        ledger.append(project, "tune", [ledger.Entry(**{**known, **more, **rest, "queued_at": EARLY, **changes})])
+
+
+PEEKS: dict[str, tuple[Attempt, str]] = {
+    "under a tag, validated otherwise": (
+        lambda project: its_own(project, "val_interval = 6", "val_interval = 5", tag="peek"),
+        "-peek (val_interval = 5)",
+    ),
+    "under a tag, for more steps": (
+        lambda project: its_own(project, "max_steps = 12", "max_steps = 13", tag="peek"), "-peek (max_steps = 13)",
+    ),
+    "and forgotten": (
+        lambda project: (its_own(project), set_aside(project, at=EARLY)), " (forgotten or started over since)",
+    ),
+    "validated otherwise, and forgotten": (
+        lambda project: (its_own(project, "val_interval = 6", "val_interval = 5"), set_aside(project, at=EARLY)),
+        " (val_interval = 5, forgotten or started over since)",
+    ),
+    "and its files are gone": (
+        lambda project: (its_own(project), set_aside(project, at=EARLY),
+                         shutil.rmtree(project / "models" / "checkpoints" / "tune")),
+        " (forgotten or started over since)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("peek", PEEKS)
+def test_a_look_in_the_same_study_before_the_lock_is_told_too(tmp_path: Path, peek: str) -> None:
+    attempt, more = PEEKS[peek]
+    attempt(tmp_path)
+    confirmed(tmp_path, PILOT)
+    (said,) = alarms(tmp_path)
+    assert said.startswith(
+        f"6 runs that decide have the settings of runs of study tune that were queued before the lock: gpt_base{more}"
+    ), said
+
+
+OWN: dict[str, Attempt] = {
+    "the runs that decide were themselves queued before it": lambda project: (
+        confirmed(project, PILOT), again(project, queued_at=EARLY),
+    ),
+    "the first result was, and decides though it was started over": lambda project: (
+        confirmed(project, PILOT), set_aside(project, event="rerun"),
+        ran(project, read_study(project / "jobs" / "tune.toml"), LATE),
+    ),
+    "the ledger says that one would start over which did not": lambda project: (
+        confirmed(project, PILOT), going_on(project),
+    ),
+    "another one was looked at, on other seeds": lambda project: (
+        its_own(project, "seeds = [101, 102]", "seeds = [1, 2]", tag="peek"), confirmed(project, PILOT),
+    ),
+    "another one was looked at, after the lock": lambda project: (
+        its_own(project, tag="peek", at=LATE), confirmed(project, PILOT),
+    ),
+    "trials were, on other seeds": lambda project: (
+        its_own(project, text=TUNED, at=EARLY), confirmed(project, JUDGED),
+    ),
+}  # fmt: skip
+
+
+def again(project: Path, **changes: Any) -> None:
+    """Change the records of the study's runs."""
+    for path in (project / "models" / "checkpoints" / "tune").glob("exp_*/.oelm/run.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def going_on(project: Path) -> None:
+    """Write down that runs were to start over which did not."""
+    again(project, queued_at=EARLY)
+    for path in sorted((project / "models" / "checkpoints" / "tune").glob("exp_*/.oelm/run.json")):
+        record = json.loads(path.read_text())
+        known = {
+            key: record[key] for key in ("run", "study", "group", "seed", "tag", "fingerprint", "token", "run_dir")
+        }
+        more = {"target": "local", "state": "CANCELLED", "reason": "", "metric": "val_loss", "value": 3.0, "step": 5}
+        rest = {"has_result": False, "gpu_hours": 1.0, "why": "", "files": "moving", "time": LATE, "event": "rerun"}
+        ledger.append(project, "tune", [ledger.Entry(**{**known, **more, **rest, "queued_at": EARLY})])
+
+
+@pytest.mark.parametrize("what", OWN)
+def test_what_decides_is_no_other_run_of_its_study(tmp_path: Path, what: str) -> None:
+    OWN[what](tmp_path)
+    assert alarms(tmp_path) == []
+
+
 HONEST: dict[str, Attempt] = {
     "queued after the lock": lambda project: pilot(project, at=LATE),
     "forgotten, and queued after the lock": lambda project: gone(project, at=LATE),
+    "forgotten, and cancelled before anything was there": lambda project: gone(
+        project, step=None, value=None, metric=None, state="CANCELLED", has_result=False, files="none"
+    ),
     "other seeds": lambda project: pilot(project, "seeds = [101, 102]", "seeds = [1, 2]"),
     "another learning rate": lambda project: pilot(project, "max_lr = 1e-3", "max_lr = 2e-3"),
     "fewer steps": lambda project: pilot(project, "max_steps = 12", "max_steps = 6"),

@@ -55,8 +55,20 @@ def test_a_study_that_was_locked_before_its_runs_were_queued_shows_it(runs: list
     found = account(known, STUDY, under(runs, known.newest.sha256))
     shows, wrong = said(found)
     assert known.newest.sha256[:12] in shows and wrong == ""
-    assert "All of it was locked before the first run was queued (2023-11-14 22:12:20 UTC)." in shows
+    assert "All of it was locked before the first run that counts here was queued (2023-11-14 22:12:20 UTC)." in shows
     assert (found.search_first, found.rest_first) == (None, True)
+
+
+def test_a_tagged_run_of_the_same_study_that_began_before_the_lock_is_a_deviation(runs: list[LoadedRun]) -> None:
+    """Somebody looks at what the seeds give, and locks then."""
+    known = locked(STUDY)
+    early = replace(runs[0], name="peeked", tag="peek", queued_at=BEFORE - 600, started_at=BEFORE - 590)
+    counting = under(runs, known.newest.sha256)
+    made = build(STUDY, [*counting, early], locks=known)
+    assert "the plan was locked after peeked had begun" in " ".join(map(str, made.deviations))
+    assert made.locked is not None and "before the first run was queued" not in said(made.locked)[0]
+    later = replace(early, started_at=synthetic.START, lock=known.newest.sha256)
+    assert build(STUDY, [*counting, later], locks=known).deviations == ()
 
 
 def test_search_space_and_rest_are_told_apart(runs: list[LoadedRun]) -> None:
