@@ -224,7 +224,7 @@ def test_a_submission_to_slurm_is_durable_before_sbatch_is_called(tmp_path: Path
     with journal.kept(tmp_path) as kept:
         slurm_submit.slurm_submit(job(tmp_path), send)
     made = [f"sync {SUBMISSION}", f"link {SUBMISSION}", "sync .oelm/submissions/"]
-    assert before == [*made, "link .oelm/slurm/t1.0.sent.1", "name .oelm/slurm/t1.0.sh"]
+    assert before == [*made, "name .oelm/slurm/t1.0.sh", "link .oelm/slurm/t1.0.sent.1"]
     assert kept.lines() == [*before, "name .oelm/slurm/t1.0.answer.json"]
     contents = {name: plain(content, tmp_path) for name, content in kept.contents.items()}
     jobs = '[{"position": 0, "name": "a.t1.0", "run_dirs": ["ROOT/exp_a"]}]'

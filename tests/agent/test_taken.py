@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import rundir, trees
+from oelm_jobs.agent import inside, rundir, trees
 from oelm_jobs.agent.host import launch
+from oelm_jobs.agent.run import saved
 from oelm_jobs.agent.slurm import submit as slurm_submit
-from oelm_jobs.agent.transfer import clean, inventory
+from oelm_jobs.agent.transfer import clean, inventory, taken
 from tests.support import make_run, script_of
 
 NO_ROOM = "sbatch: error: AssocMaxSubmitJobLimit\n"
@@ -30,12 +31,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def taking(root: Path, name: str, token: str) -> dict[str, Any]:
-    """Return run directory and script of a run that takes from the one that is over."""
+def taking(root: Path, name: str, token: str, needs: bool = True) -> dict[str, Any]:
+    """Return run directory and script of a run that takes from the one that is over, or needs none."""
     run = make_run(root / "models" / "checkpoints", name)
     need = {"study": "s", "run": "a", "when": "success", "input": "init", "artifact": "best"}
     need["run_dir"] = str(root / "models" / "checkpoints" / "exp_a")
-    return {"run_dir": run.run_dir, "script": script_of(root, run, ["true"], token, needs=[need])}
+    more = {"needs": [need]} if needs else {}
+    return {"run_dir": run.run_dir, "script": script_of(root, run, ["true"], token, **more)}
 
 
 def remove(root: Path) -> dict[str, Any]:
@@ -45,9 +47,9 @@ def remove(root: Path) -> dict[str, Any]:
     return inventory.remove({"root": str(root), "runs": [row]})["runs"][str(run_dir)]
 
 
-def send(root: Path, token: str, *names: str) -> dict[str, Any]:
+def send(root: Path, token: str, *names: str, needs: bool = True) -> dict[str, Any]:
     """Send jobs to a cluster that has no room."""
-    runs = [taking(root, name, token) for name in names]
+    runs = [taking(root, name, token, needs) for name in names]
     jobs = [
         {"position": place, "name": f"{token}-{place}", "script": run["script"], "run_dirs": [run["run_dir"]]}
         for place, run in enumerate(runs)
@@ -62,6 +64,20 @@ def test_what_waits_for_room_on_a_cluster_holds_what_it_takes(root: Path) -> Non
     assert remove(root)["kept"] == {"best_model.pt": "c, UNKNOWN, takes it"}
     slurm_submit._remember(str(root), "t1", 1, {"refused": "no"})
     assert remove(root)["removed"] == ["best_model.pt"]
+
+
+def test_what_takes_nothing_and_waits_for_room_holds_nothing(root: Path) -> None:
+    assert [*send(root, "t1", "b", "c", needs=False).values()][1] == {"limit": "waits for the ones before it"}
+    assert remove(root)["removed"] == ["best_model.pt"]
+
+
+def test_a_script_that_a_power_cut_left_empty_is_not_what_is_sent(root: Path) -> None:
+    send(root, "t1", "b")
+    script = slurm_submit.file_of(str(root), "t1", 0, ".sh")
+    whole = script.read_text()
+    script.write_text("")
+    send(root, "t1", "b")
+    assert script.read_text() == whole
 
 
 # Copies from other targets --------------------------------------------------------------------------------------------
@@ -115,14 +131,18 @@ def test_a_submission_whose_scripts_are_not_there_yet_may_take_anything(root: Pa
     send(root, "t1", "b")
     path = slurm_submit.file_of(str(root), "t1", 0, ".sh")
     path.unlink()
-    assert remove(root)["kept"] == {"best_model.pt": "a submission is being made there: what its runs may take stays"}
+    why = "a submission there has no answer yet: what its runs may take stays (oelm-status)"
+    assert remove(root)["kept"] == {"best_model.pt": why}
 
 
 def test_a_submission_that_can_not_be_understood_may_take_anything(root: Path) -> None:
     broken = launch.submission_file(str(root), "t1")
     broken.parent.mkdir(parents=True)
     broken.write_text('{"token": [], "runs": 7}')
-    assert str(broken) in remove(root)["kept"]["best_model.pt"]
+    why = remove(root)["kept"]["best_model.pt"]
+    assert str(broken) in why and "move it away once none of its runs is alive (oelm-status)" in why
+    broken.rename(root / "away")
+    assert remove(root)["removed"] == ["best_model.pt"]
 
 
 def test_nothing_is_removed_while_somebody_submits(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +155,7 @@ def test_nothing_is_removed_while_somebody_submits(root: Path, monkeypatch: pyte
 @pytest.mark.parametrize("cluster", [False, True])
 def test_what_is_gone_before_the_submission_is_on_record_refuses_it(root: Path, cluster: bool) -> None:
     assert remove(root)["removed"] == ["best_model.pt"]
-    with pytest.raises(launch.InputGone, match="b takes s/a:best, which is not there any more") as refused:
+    with pytest.raises(launch.InputGone, match="b takes s/a:best, which is not there .*submit again") as refused:
         if cluster:
             send(root, "t1", "b")
         else:
@@ -164,3 +184,71 @@ def test_a_repeated_launch_is_repeated_whether_or_not_what_it_takes_is_there(roo
     assert launch.launch(request)["answer"] == "accepted"
     (root / "models" / "checkpoints" / "exp_a" / "best_model.pt").unlink()
     assert launch.launch(request) == {"answer": "repeated", "runs": {}}
+
+
+# Many of them ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_takes_a_file_is_looked_up_and_links_on_the_way_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "exp_a").mkdir()
+    (tmp_path / "exp_link").symlink_to(tmp_path / "exp_a")
+    rows = [taken.Taken(str(tmp_path / "exp_link"), name, "s", name, "QUEUED") for name in ("work", "best_model.pt")]
+    takers = taken.Takers([*rows, taken.Taken("", str(tmp_path / "exp_a" / "copy"), "s", "c", "QUEUED")])
+    for name, taker in (("work/a/b.pt", "work"), ("work", "work"), ("best_model.pt", "best_model.pt")):
+        found = takers.of(str(tmp_path / "exp_a"), name)
+        assert found is not None and found.run == taker
+    assert [takers.of(str(tmp_path / "exp_a"), name) for name in ("work.pt", "wor", "a/best_model.pt", "copy")] == [
+        None
+    ] * 4
+
+
+def test_where_run_directories_lie_is_found_out_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = list[str](), os.path.realpath
+
+    def realpath(path: str) -> str:
+        asked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    many = [f"/r/exp_{number}" for number in range(3000)]
+    takers = taken.Takers([taken.Taken(run_dir, "best.pt", "s", "b", "QUEUED") for run_dir in many])
+    assert all(takers.of(run_dir, "best.pt") for run_dir in many)
+    assert not any(takers.of(run_dir, "last.pt") for run_dir in many)
+    assert len(asked) == len(many)
+
+
+def test_what_many_runs_take_is_looked_at_once_before_they_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, newest = list[Path](), saved.newest
+
+    def look(run_dir: Path, *more: Any) -> str:
+        looks.append(run_dir)
+        return newest(run_dir, *more)
+
+    monkeypatch.setattr(saved, "newest", look)
+    launch._see_inputs(taking(root, f"b{number}", "t1")["script"] for number in range(5))
+    assert looks == [root / "models" / "checkpoints" / "exp_a"]
+
+
+# Without locks --------------------------------------------------------------------------------------------------------
+
+
+def test_where_no_file_can_be_locked_who_takes_what_is_looked_at_anew_before_each_runs_files_go(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = root / "models" / "checkpoints" / "exp_0"
+    (other / ".oelm").mkdir(parents=True)
+    (other / "best_model.pt").write_text("weights")
+    removed = inside.remove
+
+    def remove_and_submit(run_dir: Any, name: str) -> None:
+        removed(run_dir, name)
+        if str(run_dir) == str(other):
+            send(root, "t1", "b")
+
+    monkeypatch.setattr(inside, "remove", remove_and_submit)
+    monkeypatch.setattr(trees, "_lock", lambda handle, kind: False)  # the root's disk; that of the runs may have them
+    entry = (7, hashlib.sha256(b"weights").hexdigest())
+    folders = [str(other), str(root / "models" / "checkpoints" / "exp_a")]
+    rows = [{"run_dir": run_dir, "files": {"best_model.pt": entry}} for run_dir in folders]
+    first, second = inventory.remove({"root": str(root), "runs": rows})["runs"].values()
+    assert first["removed"] == ["best_model.pt"] and second["kept"] == {"best_model.pt": "b, UNKNOWN, takes it"}

@@ -103,14 +103,20 @@ def _see_inputs(scripts: Iterable[str]) -> None:
     from ..run import inputs
     from ..run_record import RunRecord
 
+    sources = inputs.Sources()
     for script in scripts:
         for content in rundir.records_in(script) if '"needs"' in script else ():
             if records.RUN.shape.wrong(content) is not None:
                 continue  # its supervisor says so
             record = RunRecord.of(content)
-            if gone := inputs.lacking(record):
+            if gone := sources.lacking(record):
                 raise InputGone(
-                    _("{run} takes {source}, which is not there any more; nothing was queued", record.run, gone)
+                    _(
+                        "{run} takes {source}, which is not there any more; nothing was queued (submit again: what is"
+                        " made at home is brought anew, or it is said what to train)",
+                        record.run,
+                        gone,
+                    )
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -86,25 +87,37 @@ def find(run_dir: str, artifact: str) -> str:
     return str(Path(run_dir) / name) if name else ""
 
 
-def lacking(record: RunRecord) -> str:
-    """Return what a run that is to be submitted takes from others and what isn't there any more, as
-    ``STUDY/RUN:ARTIFACT``; empty where all is there, or still to be made.
-    """
-    taken_before = {row["input"] for row in read(record.run_dir)}
-    for need in record.needs or ():
-        if not need.get("input") or (need.get("token") and not _is_made(need)):
-            continue
-        path = need.get("path") or find(need.get("run_dir") or "", need["artifact"])
-        # A run that has a checkpoint of its own goes on without what it began with.
-        if not os.path.exists(path) and not (need["input"] in taken_before and find(record.run_dir, LATEST)):
-            return "%s/%s:%s" % (need["study"], need["run"], need["artifact"])
-    return ""
+class Sources:
+    """What runs that are to be submitted take from others; each is looked at once, however many take it."""
+
+    def __init__(self) -> None:
+        self._find = functools.lru_cache(maxsize=None)(find)
+        self._is_there = functools.lru_cache(maxsize=None)(os.path.exists)
+        self._is_made = functools.lru_cache(maxsize=None)(_is_made)
+
+    def lacking(self, record: RunRecord) -> str:
+        """Return what a run takes and what isn't there any more, as ``STUDY/RUN:ARTIFACT``; empty where all is there,
+        or still to be made.
+        """
+        for need in record.needs or ():
+            run_dir, token = need.get("run_dir") or "", need.get("token")
+            if not need.get("input") or (token and not self._is_made(run_dir, token)):
+                continue
+            is_there = self._is_there(need.get("path") or self._find(run_dir, need["artifact"]))
+            if not is_there and not _goes_on_without(record.run_dir, need["input"]):
+                return "%s/%s:%s" % (need["study"], need["run"], need["artifact"])
+        return ""
 
 
-def _is_made(need: NeedRecord) -> bool:
+def _goes_on_without(run_dir: str, name: str) -> bool:
+    """Tell whether a run has a checkpoint of its own, so that it needs what it began with no more."""
+    return any(row["input"] == name for row in read(run_dir)) and bool(find(run_dir, LATEST))
+
+
+def _is_made(run_dir: str, token: str) -> bool:
     """Tell whether a run that is waited for is done already."""
-    end = records.END.read_if_sound(need.get("run_dir") or "")
-    return end is not None and end.get("token") == need.get("token") and end["state"] == State.DONE
+    end = records.END.read_if_sound(run_dir)
+    return end is not None and end.get("token") == token and end["state"] == State.DONE
 
 
 def content_of(path: Path) -> Tuple[str, int]:

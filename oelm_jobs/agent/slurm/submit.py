@@ -99,8 +99,8 @@ def slurm_submit(request: messages.SlurmSubmitRequest, send: Sender = sbatch) ->
             return {"answer": refused, "jobs": {}}
         for job in jobs:
             script = file_of(root, token, job["position"], ".sh")
-            # What waits for room takes from others, too: before anybody may remove that, it is on record.
-            if '"needs"' in job["script"] and not script.exists():
+            # What waits for room takes from others, too, or doesn't: before anybody may remove that, it is on record.
+            if job["script"] and not script.exists():
                 rundir.write_text(script, job["script"], mode=0o777, durable=False)
         os.environ.update(request.get("environment") or {})
         for job in jobs:
@@ -146,7 +146,8 @@ def _send(
     for run_dir in rundir.that_may_exist(job["run_dirs"]):
         with contextlib.suppress(OSError):
             rundir.control(run_dir, rundir.CANCEL).unlink()
-    rundir.write_text(script, job["script"], mode=0o777, durable=False)
+    if not _holds(script, job["script"]):
+        rundir.write_text(script, job["script"], mode=0o777, durable=False)
     waits = ["afterany:" + before["id"]] if before else []
     waits += [each.words for each in depends if each.words]
     options = ["--dependency=" + _joined(waits, job["script"])] if waits else []
@@ -175,6 +176,14 @@ def _send(
     if "limit" in kept:
         kept["try"] = number
     return _remember(root, token, position, kept)
+
+
+def _holds(script: Path, text: str) -> bool:
+    """Tell whether a script is there, and whole: a power cut may have left it empty."""
+    try:
+        return script.read_bytes() == text.encode("utf-8", "backslashreplace")
+    except OSError:
+        return False
 
 
 def _sent_by_another(root: str, token: str, job: messages.Script) -> messages.Sent:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Optional, Set, Tuple
 
 from .. import inside, probe, records, rundir, schema, snapshots, trees
 from ..run import result, saved, work
@@ -243,7 +243,8 @@ def _size(path: str) -> Optional[int]:
 
 def remove(request: messages.RemoveRequest) -> messages.RemoveAnswer:
     """Remove files of finished runs, each only while it equals what the client fetched and no run that isn't over takes
-    it. Nobody submits meanwhile: a submission either is seen here, or finds what it takes gone and is refused.
+    it. Nobody submits meanwhile: a submission either is seen here, or finds what it takes gone and is refused. Without
+    locks on the file system that can't be promised: who takes what is looked at anew for each run.
 
     Args:
         request: ``root``; ``checkpoint_root``, where run directories lie elsewhere; ``runs``: a list of ``run_dir`` and
@@ -262,13 +263,20 @@ def remove(request: messages.RemoveRequest) -> messages.RemoveAnswer:
     looked = {run["run_dir"]: _fetched_ones(run["run_dir"], run["files"]) for run in request["runs"]}
     root = request["root"]
     top = request.get("checkpoint_root") or os.path.join(root, "models", "checkpoints")
-    with trees.held(os.path.join(root, rundir.CONTROL, snapshots.FOLDER), alone=True):
-        rows, doubt = taken.taken(uses.Uses(root, top))
-        answers = {
-            run["run_dir"]: _remove(run["run_dir"], run["files"], looked[run["run_dir"]], rows, doubt)
-            for run in request["runs"]
-        }
+    with trees.held(os.path.join(root, rundir.CONTROL, snapshots.FOLDER), alone=True) as is_held:
+        takers, doubt = _takers(root, top)
+        answers: Dict[str, messages.Removed] = {}
+        for run in request["runs"]:
+            if answers and not is_held:
+                takers, doubt = _takers(root, top)
+            answers[run["run_dir"]] = _remove(run["run_dir"], run["files"], looked[run["run_dir"]], takers, doubt)
     return {"runs": answers}
+
+
+def _takers(root: str, top: str) -> Tuple[taken.Takers, str]:
+    """Return who takes what from others below a root, and why that isn't known."""
+    rows, doubt = taken.taken(uses.Uses(root, top))
+    return taken.Takers(rows), doubt
 
 
 def _fetched_ones(run_dir: str, files: Dict[str, Tuple[int, str]]) -> Dict[str, Tuple[int, int]]:
@@ -288,7 +296,7 @@ def _remove(
     run_dir: str,
     files: Dict[str, Tuple[int, str]],
     looked: Dict[str, Tuple[int, int]],
-    rows: Sequence[taken.Taken],
+    takers: taken.Takers,
     doubt: str,
 ) -> messages.Removed:
     removed: messages.Removed = {"removed": [], "freed": 0, "kept": {}}
@@ -307,7 +315,7 @@ def _remove(
     try:
         for name, (size, _digest) in files.items():
             try:
-                holder = taken.holder(rows, run_dir, name)
+                holder = takers.of(run_dir, name)
                 if holder is not None:
                     raise OSError(_("{run}, {state}, takes it", holder.run, holder.state))
                 look = os.lstat(run_dir + "/" + name)

@@ -38,13 +38,19 @@ class Taken(NamedTuple):
 def taken(uses: Uses) -> Tuple[List[Taken], str]:
     """Return what runs that are not over take, and why they may take anything; empty where that is known."""
     scripts = _Scripts(uses.with_needs)
-    doubt = _("what {path} says can't be understood: what its runs may take stays", uses.unread) if uses.unread else ""
+    doubt = ""
+    if uses.unread:
+        doubt = _(
+            "what {path} says can't be understood, and what its runs may take stays: move it away once none of its runs"
+            " is alive (oelm-status)",
+            uses.unread,
+        )
     who = {run_dir: rows for run_dir, use in uses.newest.items() if (rows := scripts.of(run_dir, use))}
     found = [(row, state) for run_dir, state in uses.not_over(who).items() for row in who[run_dir]]
     for run_dir, use in uses.unanswered:
         found += [(row, State.UNKNOWN) for row in scripts.of(run_dir, use)]
         if not os.path.exists(use.script):
-            doubt = doubt or _("a submission is being made there: what its runs may take stays")
+            doubt = doubt or _("a submission there has no answer yet: what its runs may take stays (oelm-status)")
     names_of = functools.lru_cache(maxsize=None)(_names)
     places = []
     for (study, run, need), state in found:
@@ -87,10 +93,22 @@ class _Scripts:
         return [(record.study, record.run, need) for record, need in rows if need.get("input")]
 
 
-def holder(rows: Iterable[Taken], run_dir: str, name: str) -> Optional[Taken]:
-    """Return who takes a file of a run, or the folder that it lies in; None where nobody does."""
-    for row in rows:
-        is_one = row.run_dir and (name == row.name or name.startswith(row.name + "/"))
-        if is_one and (row.run_dir == run_dir or os.path.realpath(row.run_dir) == os.path.realpath(run_dir)):
-            return row
-    return None
+class Takers:
+    """Who takes what, to be looked up."""
+
+    def __init__(self, rows: Iterable[Taken]) -> None:
+        self._real = functools.lru_cache(maxsize=None)(os.path.realpath)
+        self._rows: Dict[Tuple[str, str], Taken] = {}
+        for row in rows:
+            if row.run_dir:
+                self._rows.setdefault((self._real(row.run_dir), row.name), row)
+
+    def of(self, run_dir: str, name: str) -> Optional[Taken]:
+        """Return who takes a file of a run, or a folder that it lies in; None where nobody does."""
+        real = self._real(run_dir)
+        while name:
+            row = self._rows.get((real, name))
+            if row is not None:
+                return row
+            name = name.rpartition("/")[0]
+        return None
