@@ -117,7 +117,7 @@ def make(
                 folder, known, _words(own) | known.keys, _combinations(own),
                 lambda at, name, hashes: sealing.seal(at, name, hashes, whole),
             )  # fmt: skip
-            remaining, into.left_out = dict(done.remaining), {}
+            remaining, into.left_out = dict(done.remaining), code.without_reasons(into.left_out)
             said = reported(HIDDEN)
         for name, content in said.items():
             into.put(f"{REPORT}/{name}", content)
@@ -135,7 +135,7 @@ def make(
         count = len(archive.files_in(folder)) + 1
         sha256 = archive.write(folder, path)
     return Made(
-        path=path, sha256=sha256, files=count, left_out=left_out | into.left_out, differs=differs, remaining=remaining
+        path=path, sha256=sha256, files=count, left_out=into.left_out | left_out, differs=differs, remaining=remaining
     )
 
 
@@ -159,7 +159,7 @@ def reproduce(place: Path | str, *, only: Sequence[str] = (), output: Path | Non
     place = Path(place)
     with archive.opened(place) as folder:
         about = _about(place, folder)
-        if why := code.why_not(folder, about["left_out"]):
+        if why := code.why_not(folder, about["study"], about["left_out"]):
             raise archive.refused(place, why)
         bundled = Bundled(made_at=about["made_at"], origin=Path(about["project"]))
         study = str(folder / about["study_file"])

@@ -27,6 +27,7 @@ def text(study: Study, made_at: float, toolkit: str, names: Collection[str], *, 
         names: Of the files in the bundle.
         left: So many files were left out.
     """
+    lacking = "what was left out" if not is_anonymous else "which code was left out" if left else ""
     known = [f"- `{top}`: {what}\n" for top, what in _WHAT.items() if any(name.startswith(top) for name in names)]
     lines = [
         f"# Bundle of study {study.name}\n\n",
@@ -39,7 +40,7 @@ def text(study: Study, made_at: float, toolkit: str, names: Collection[str], *, 
         " report anew from the records, and says whether it comes to the same, byte for byte.\nNothing in here is"
         " executed by that.\n\n",
         *known,
-        "- `bundle.json`: how this was made, and what was left out\n",
+        f"- `bundle.json`: how this was made{', and ' if lacking else ''}{lacking}\n",
         "- `MANIFEST.json`: size and SHA-256 of all other files\n",
         f"\nFiles that were left out: {left}.\n" if left and not is_anonymous else "",
     ]  # fmt: skip

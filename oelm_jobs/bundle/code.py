@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..agent import schema, trees
+from ..agent import rundir, schema, trees
 from ..agent.sentences import _
 from ..code import kept
 
@@ -21,22 +21,15 @@ SUFFIX = ".json"
 
 
 def collect(
-    project: Path,
-    records: Iterable[Mapping[str, Any]],
-    put: Callable[[str, bytes], None],
-    left_out: dict[str, str],
+    project: Path, folder: Path, study: str, put: Callable[[str, bytes], None], left_out: dict[str, str]
 ) -> None:
-    """Add the code that runs used, each snapshot once and whole.
+    """Add the code that a study's runs used, each snapshot once and whole.
 
     Args:
-        records: Those of the runs.
+        folder: Of the bundle, with the records of the runs.
         put: Adds a file to the bundle by its name, or says in ``left_out`` why not.
     """
-    found: dict[str, Mapping[str, Any]] = {}
-    for record in records:
-        if kept.NAME.fullmatch(name := str(record.get("snapshot"))):
-            found.setdefault(name, record)
-    for name, record in found.items():
+    for name, record in _named(folder, study).items():
         tree = kept.find(project, name)
         if tree is None:
             left_out[f"{FOLDER}/{name}"] = _not_here(record)
@@ -44,6 +37,25 @@ def collect(
         for number, (inner, _executable, _sha256) in enumerate(tree.rows):
             put(f"{FOLDER}/{name}/{inner}", tree.read(number))
         put(f"{FOLDER}/{name}{SUFFIX}", _listing(name, tree.rows))
+
+
+def _named(folder: Path, study: str) -> dict[str, dict[str, Any]]:
+    """Return the code that the records of a study's runs in a bundle name, each with the first that does."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((folder / "models").rglob(f"{rundir.CONTROL}/{rundir.RUN}")):
+        record = record_of(path.parent.parent)
+        if record.get("study", "") in ("", study) and kept.NAME.fullmatch(name := str(record.get("snapshot"))):
+            found.setdefault(name, record)
+    return found
+
+
+def record_of(run_dir: Path) -> dict[str, Any]:
+    """Return what a run's record says; nothing where it can't be read."""
+    try:
+        content = json.loads(rundir.control(run_dir, rundir.RUN).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _not_here(record: Mapping[str, Any]) -> str:
@@ -62,6 +74,11 @@ def _not_here(record: Mapping[str, Any]) -> str:
 def _listing(name: str, rows: Iterable[trees.Row]) -> bytes:
     files = [{"name": inner, "executable": executable, "sha256": sha256} for inner, executable, sha256 in rows]
     return (json.dumps({"snapshot": name, "files": files}, indent=1) + "\n").encode()
+
+
+def without_reasons(left_out: Iterable[str]) -> dict[str, str]:
+    """Return the code that a bundle lacks as a whole, with a reason that names neither target nor commit."""
+    return {name: _("is not kept in the project") for name in left_out if kept.NAME.fullmatch(name[len(FOLDER) + 1 :])}
 
 
 def without_targets(folder: Path) -> dict[str, str]:
@@ -115,12 +132,17 @@ def _replace(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def why_not(folder: Path, left_out: Collection[str]) -> str:
-    """Return which code in an open bundle is not what its hash says, and how; empty where all is.
+def why_not(folder: Path, study: str, left_out: Collection[str]) -> str:
+    """Return which code in an open bundle is not what the records of a study's runs say by its hash, and how; empty
+    where all is.
 
     Args:
-        left_out: Names of files that the bundle says it lacks.
+        left_out: Names of files, and of code as a whole, that the bundle says it lacks.
     """
+    named = _named(folder, study)
+    for name in sorted(named):
+        if not (folder / FOLDER / f"{name}{SUFFIX}").is_file() and f"{FOLDER}/{name}" not in left_out:
+            return _("{name} is missing", f"{FOLDER}/{name}{SUFFIX}")
     there = {path.relative_to(folder).as_posix() for path in (folder / FOLDER).rglob("*") if path.is_file()}
     for listing in sorted((folder / FOLDER).glob(f"*{SUFFIX}")):
         there.discard(f"{FOLDER}/{listing.name}")
@@ -132,6 +154,8 @@ def why_not(folder: Path, left_out: Collection[str]) -> str:
             return _("{name} is not understood: {why}", f"{FOLDER}/{listing.name}", str(error))
         if trees.name_of(rows) != name:
             return _("{name} is not the list of files that its name says", f"{FOLDER}/{listing.name}")
+        if name not in named:
+            return _("{name} is code that no run's record names", f"{FOLDER}/{name}")
         for inner, _executable, sha256 in rows:
             path = f"{FOLDER}/{name}/{inner}"
             if path in there:

@@ -107,8 +107,7 @@ def collect(
         said = {key: known[key] for key in ("run", "study", "group", "seed", "tag")}
         into.put(name, json.dumps(said).encode())
     _data(project, study, into)
-    records = (_json(rundir.control(run_dir, rundir.RUN)) for run_dir in own)
-    code.collect(project, records, into.put, into.left_out)
+    code.collect(project, into.folder, study.name, into.put, into.left_out)
 
 
 def _named_studies(project: Path, study: Study) -> Iterator[Path]:
@@ -151,20 +150,12 @@ def _sources(project: Path, run_dirs: Iterable[Path]) -> Iterator[Path]:
 
 
 def _study_of(run_dir: Path) -> str:
-    return str(_json(rundir.control(run_dir, rundir.RUN)).get("study", ""))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return str(code.record_of(run_dir).get("study", ""))
 
 
 def _records(run_dir: Path) -> Iterator[Path]:
     """Yield the records of a run and the files of its metrics; no weights, no code, no data."""
-    run = _json(rundir.control(run_dir, rundir.RUN))
+    run = code.record_of(run_dir)
     program = run.get("program") if isinstance(run.get("program"), dict) else None
     metrics = (program or {}).get("metrics")
     patterns = metrics.get("files", []) if isinstance(metrics, dict) else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_an_anonymous_bundle_names_nobody_and_comes_to_the_same_verdicts(project
         assert [at for at, content in hidden.items() if name.lower().encode() in content.lower()] == [], name
     tables = [each["report/comparison_table.txt"].partition(b"\nEvery run")[0] for each in (hidden, plain)]
     assert tables[0] == tables[1]  # the other one has the reasons, which somebody's name stands in
-    assert b"`person1`" in hidden["README.md"] and b"left out:" not in hidden["README.md"]
+    assert b"`person1`" in hidden["README.md"] and b"left out" not in hidden["README.md"]
     said = [each["report/hypothesis_validation.txt"].partition(b"\nVerdicts\n")[2] for each in (hidden, plain)]
     assert said[0] == said[1] and b"H2" in said[0]
     verdicts = [json.loads(each["report/analysis_results.json"])["verdicts"] for each in (hidden, plain)]
@@ -232,6 +233,43 @@ def test_other_code_than_what_ran_is_refused_though_the_manifest_fits(
         archive.write(folder, tmp_path / "forged.tar.gz")
     with pytest.raises(UsageError, match=said), bundling.reproduce(tmp_path / "forged.tar.gz"):
         pass
+
+
+@pytest.mark.slow
+def test_code_is_what_the_records_of_the_runs_name_no_less_and_no_more(project: Path, tmp_path: Path) -> None:
+    made = bundling.make(project, "s", tmp_path / "b.tar.gz")
+    empty = hashlib.sha256(b"").hexdigest()
+    other = trees.name_of([("x.py", False, empty)])
+    for change, said in (
+        ("no code", f"code/{CODE}.json is missing"), ("other code", f"code/{CODE}.json is missing"),
+        ("more code", f"code/{other} is code that no run's record names"),
+    ):  # fmt: skip
+        with archive.opened(made.path) as folder:
+            if change != "more code":
+                shutil.rmtree(folder / "code")
+            if change != "no code":
+                row = {"name": "x.py", "executable": False, "sha256": empty}
+                record(folder, f"code/{other}.json", {"snapshot": other, "files": [row]})
+                record(folder, f"code/{other}/x.py", "")
+                (folder / "code" / other / "x.py").write_text("")
+            archive.write(folder, tmp_path / "forged.tar.gz")
+        with pytest.raises(UsageError, match=said), bundling.reproduce(tmp_path / "forged.tar.gz"):
+            pass
+
+
+@pytest.mark.slow
+def test_code_that_is_kept_nowhere_is_said_to_be_left_out_with_names_and_without(project: Path, tmp_path: Path) -> None:
+    shutil.rmtree(project / ".oelm" / "code")
+    for is_anonymous in (False, True):
+        made = bundling.make(project, "s", tmp_path / "b.tar.gz", is_anonymous=is_anonymous)
+        assert TARGET in made.left_out[f"code/{CODE}"], "who packs it is told where the code went"
+        found = contents(made.path)
+        about = json.loads(found["bundle.json"])
+        assert about["left_out"].keys() == {f"code/{CODE}"}
+        assert (b"which code was left out" in found["README.md"]) is is_anonymous
+        assert not is_anonymous or not any(name.encode() in found["bundle.json"] for name in (*NAMES, COMMIT[:12]))
+        with bundling.reproduce(made.path) as again:
+            assert again.differs == ()
 
 
 @pytest.mark.slow
