@@ -7,7 +7,8 @@ of the configuration that was locked; its files are read where they were moved t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +52,21 @@ class Earlier:
     def is_whole(self) -> bool:
         """Whether its result is here."""
         return self.run is not None and (self.run.finished or self.run.diverged)
+
+    @property
+    def is_as_told(self) -> bool:
+        """Whether its files have the value that the ledger has, at whichever step; also where that can't be told, as of
+        a loss on training data, or of a program's file, which may have been written over.
+        """
+        run, metric, value = self.run, self.entry.metric, self.entry.value
+        if run is None or metric is None or not isinstance(value, (int, float)):
+            return True
+        known: list[float] = []
+        if run.validations is not None and metric == "val_loss":
+            known = [*run.validations.loss.tolist(), *run.validations.sampled.tolist()]
+        elif metric in run.series and not run.told_by.get("files"):
+            known = run.series[metric].value.tolist()
+        return not known or any(math.isclose(one, value, rel_tol=1e-6) for one in known)
 
     @property
     def gpu_hours(self) -> float | None:
@@ -98,9 +114,12 @@ def load(
         is_bundled: The project is a bundle's folder: what lies elsewhere on this machine is none of it.
     """
     groups, first = tuple(study.groups), study.seeds[0] if study.seeds else None
-    found = []
-    for entry in entries(project, study, current, runs):
-        path = next(_places(project, study, entry, is_bundled=is_bundled), None)
+    lines, found = entries(project, study, current, runs), []
+    names = {entry.run for entry in lines}
+    there = [records.RUN.read_if_sound(run.path) for run in runs if run.name in names]
+    taken = {*current.values(), *(one.token for one in lines), *(one.token for one in there if one is not None)}
+    for entry in lines:
+        path = next(_places(project, study, entry, taken, is_bundled=is_bundled), None)
         run = run_directory.load(path, now=now, groups=groups, first_seed=first) if path is not None else None
         found.append(Earlier(entry=entry, run=run))
     return found
@@ -114,11 +133,11 @@ def _goes_on(entry: Entry, current: Mapping[str, str], runs: Sequence[LoadedRun]
     return any(record is not None and record.token == entry.token for record in there)
 
 
-def _places(project: Path, study: Study, entry: Entry, *, is_bundled: bool) -> Iterator[Path]:
-    """Yield the folders on this machine that hold what a run made."""
-    yield from ledger.kept(project, study.name, entry)
+def _places(project: Path, study: Study, entry: Entry, taken: Collection[str], *, is_bundled: bool) -> Iterator[Path]:
+    """Yield the folders on this machine that hold what a run made; ``taken`` as for ``ledger.is_of``."""
+    yield from ledger.kept(project, study.name, entry, taken)
     elsewhere = [Path(place) for place in (entry.place, entry.copy) if place and not is_bundled]
-    yield from (path for path in elsewhere if ledger.is_of(path, entry))
+    yield from (path for path in elsewhere if ledger.is_of(path, entry, taken))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +149,7 @@ class Settled:
     remarks: tuple[Sentence, ...]
     """What ran more than once, and what was forgotten."""
     disputes: tuple[Dispute, ...]
-    """Seeds whose first result decides and isn't here."""
+    """Seeds whose first result decides and isn't here, or isn't what the ledger has."""
 
 
 def selection(past: Sequence[Earlier], study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> list[Earlier]:
@@ -163,6 +182,10 @@ def settle(past: Sequence[Earlier], study: Study, runs: Sequence[LoadedRun], loc
             name = first.entry.run
             kept = [run for run in kept if run is not newest] + [replace(first.run, name=name)]
             remarks.append(_decides(members, newest, first))
+            if not first.is_as_told:
+                alarm = _not_as_told(first)
+                disputes.append(alarm)
+                remarks.append(alarm.statement)
         elif first is not None:
             dispute = _away(members, newest, first)
             disputes.append(dispute)
@@ -210,6 +233,15 @@ def _decides(members: Sequence[Earlier], newest: LoadedRun | None, first: Earlie
         "{said}; the first result was {result} and decides, since the study is locked ({place})",
         _thrown_away(members, newest), first.said, place,
     )  # fmt: skip
+
+
+def _not_as_told(first: Earlier) -> Dispute:
+    entry, place = first.entry, str(first.run.path) if first.run is not None else ""
+    said = _(
+        "the ledger has {result} as the first result of {run}, which its files have nowhere ({place})",
+        first.said, entry.run, place,
+    )  # fmt: skip
+    return Dispute(group=entry.group, tag=entry.tag, seed=entry.seed, statement=said, reason=said, is_alarm=True)
 
 
 def _counted(members: Sequence[Earlier], newest: LoadedRun | None) -> Sentence:

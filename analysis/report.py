@@ -282,7 +282,8 @@ def circumstances(
     if h.metric in (*LOSS_METRICS, *TEST_METRICS) or h.is_told:
         notes += [f.text for f in concerned if f.severity == findings.WARNING and f.is_doubt]
     trial = None
-    undecidable = next((d.reason for d in disputes if d.group in (h.group, h.against)), None)
+    disputes = [dispute for dispute in disputes if dispute.group in (h.group, h.against)]
+    undecidable = next((dispute.reason for dispute in disputes if not dispute.is_alarm), None)
     if is_of_speed and a and b:
         trial, undecidable, remarks = _speed(h, a, b, trials, undecidable)
         notes += remarks
@@ -290,7 +291,7 @@ def circumstances(
         may_pair=may_pair(a, b),
         void=void or treatment.other_start(a, b, (factors[0], factors[1])),
         undecidable=undecidable,
-        alarms=(alarm,) if unfair_keys else (),
+        alarms=(*((alarm,) if unfair_keys else ()), *(dispute.reason for dispute in disputes if dispute.is_alarm)),
         notes=tuple(notes),
         trial=trial.estimate if trial else None,
     )

@@ -12,7 +12,7 @@ import glob
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,25 +238,34 @@ def is_locked(project: Path, study: str) -> bool:
     return any(path.exists() for path in _lock_paths(project, study)) or bool(locks(project, study))
 
 
-def kept(project: Path, study: str, entry: Entry) -> Iterator[Path]:
+def kept(project: Path, study: str, entry: Entry, taken: Collection[str] = ()) -> Iterator[Path]:
     """Yield the folders in a project's archives that hold what an entry's run made, or a copy of it; what was fetched
     after it ended comes first.
+
+    Args:
+        taken: As for ``is_of``.
     """
     folder, name = project / "models" / "checkpoints", f"{rundir.TRAIN_PREFIX}{glob.escape(entry.run)}-*"
     found = sorted(path for beside in (folder, folder / study) for path in (beside / rundir.ARCHIVE).glob(name))
     for path in sorted(found, key=lambda path: not (path / rundir.MANIFEST).exists()):
-        if is_of(path, entry):
+        if is_of(path, entry, taken):
             yield path
 
 
-def is_of(path: Path, entry: Entry) -> bool:
-    """Tell whether a folder holds what an entry's run made: by the submission on record, or, where a later one began
-    nothing, by the folder's name, under which it was moved or fetched.
+def is_of(path: Path, entry: Entry, taken: Collection[str] = ()) -> bool:
+    """Tell whether a folder holds what an entry's run made: by the submission on record, or, where that is an older one
+    since the entry's began nothing, by the folder's name, under which it was moved or fetched.
+
+    Args:
+        taken: Tokens of submissions that are known by themselves: a folder of one is that one's, whatever it is called.
     """
     record = RUN.read_if_sound(path) if path.is_dir() else None
     if record is None or record.run != entry.run:
         return False
-    return record.token == entry.token or path.name in (Path(entry.place).name, fetched_name(entry))
+    if record.token == entry.token:
+        return True
+    is_older = (record.queued_at or 0) <= entry.time and record.token not in taken
+    return is_older and path.name in (Path(entry.place).name, fetched_name(entry))
 
 
 def fetched_name(entry: Entry) -> str:

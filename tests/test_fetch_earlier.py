@@ -208,3 +208,19 @@ def test_the_ledger_s_place_says_what_it_is_where_a_later_submission_began_nothi
     shutil.copytree(home(project, "exp_a-oelm-2"), home(project, "exp_a-9"))
     assert list(ledger.kept(project, "tiny", replace(entry, place=""))) == [home(project, "exp_a-oelm-2")]
     assert list(ledger.kept(project, "tiny", replace(entry, token="oelm-3"))) == []
+    assert list(ledger.kept(project, "tiny", entry, {"oelm-1"})) == [], "it is known to be another submission's"
+
+
+def test_a_copy_of_a_younger_run_under_a_first_result_s_name_is_not_it_and_keeps_nothing_from_coming(
+    project: Path, told: Callable[..., Entry]
+) -> None:
+    entry = told()
+    make(Path(entry.place))
+    for name in ("exp_a-oelm-1", "exp_a-1"):  # as it would be called that was fetched, and as it is there
+        control = make(home(project, name), "oelm-2") / ".oelm" / "run.json"
+        put(control, json.dumps({**json.loads(control.read_text()), "queued_at": entry.time + 60}))
+    assert list(ledger.kept(project, "tiny", entry)) == []
+    (one,) = brought(project)
+    assert one.complete and list(ledger.kept(project, "tiny", entry)) == [home(project)]
+    assert json.loads((home(project) / ".oelm" / "run.json").read_text())["token"] == "oelm-1"
+    assert brought(project) == []

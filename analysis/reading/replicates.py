@@ -32,7 +32,7 @@ over many more tokens than a training record, counts as two.
 
 @dataclass(frozen=True, kw_only=True)
 class Dispute:
-    """A seed of a group with more than one result, none of which was chosen."""
+    """A seed of a group with more than one result, none of which was chosen, or which may be another than it should."""
 
     group: str
     """The group."""
@@ -44,6 +44,8 @@ class Dispute:
     """The report's statement about it, with what to do."""
     reason: Sentence
     """The same, for a verdict."""
+    is_alarm: bool = False
+    """Whether a result was chosen all the same: a verdict's line says it, and there is a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,18 +64,23 @@ def lacking(
         again: Also about those that were fetched, and those whose files were gone: their disk may have been away.
     """
     known = sorted(path.parent.name for path in (project / "experiments").glob(f"*/{ledger.NAME}"))
-    return [
-        entry
+    lines = {
+        study: ledger.read(project, study)
         for study in known
         if (studies is None or study in studies) and ledger.is_locked(project, study)
-        for entry in ledger.read(project, study)
+    }
+    taken = {token for _study, _run, token in current} | {entry.token for each in lines.values() for entry in each}
+    return [
+        entry
+        for study, each in lines.items()
+        for entry in each
         if entry.study == study
         and entry.event in (ledger.FORGOTTEN, ledger.RERUN)
         and (entry.files in ledger.TO_FETCH or (again and entry.files == ledger.GONE))
         and (entry.study, entry.run, entry.token) not in current
         and _run_of(project, entry).misnamed is None
         and inside.TOKEN.fullmatch(entry.token)
-        and not _is_here(project, entry, again=again)
+        and not _is_here(project, entry, taken, again=again)
     ]
 
 
@@ -146,9 +151,11 @@ def _home(project: Path, entry: Entry) -> Path:
     return next(ledger.kept(project, entry.study, entry), new)
 
 
-def _is_here(project: Path, entry: Entry, *, again: bool) -> bool:
+def _is_here(project: Path, entry: Entry, taken: Collection[str], *, again: bool) -> bool:
     """Tell whether all that a report reads of a run is here: it is here itself, or was fetched once it was over."""
-    home = _home(project, entry)
+    home = next(ledger.kept(project, entry.study, entry, taken), None)
+    if home is None:
+        return False
     known = sync.record(home)
     if not known:
         return str(home) == entry.place or rundir.control(home, rundir.END).exists()

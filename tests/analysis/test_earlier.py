@@ -107,6 +107,34 @@ def test_why_a_result_was_thrown_away_is_told_where_it_decides_and_where_it_is_g
     assert "gpt_base: seed 42 ran twice (crashed, it seemed); the first result was" in text
 
 
+@pytest.mark.parametrize("queued_at", [1.8e9, 1.6e9])
+def test_a_copy_of_the_newest_run_is_no_first_result_whatever_it_is_called(tmp_path: Path, queued_at: float) -> None:
+    """Copying it under the name that the ledger has; on a target whose clock is slow its record looks older."""
+    whole(tmp_path)
+    runs = tmp_path / "models" / "checkpoints" / "demo"
+    told(tmp_path, files=ledger.ARCHIVED, place="/r/.archive/exp_gpt_base-1")
+    control = runs / "exp_gpt_base" / ".oelm" / "run.json"
+    known = json.loads(control.read_text())
+    control.write_text(json.dumps({**known, "run": "gpt_base", "token": "t2", "queued_at": queued_at}))
+    for name in ("exp_gpt_base-t1", "exp_gpt_base-1"):
+        shutil.copytree(runs / "exp_gpt_base", runs / ".archive" / name)
+    report = report_on(tmp_path, STUDY)
+    assert h4(report).outcome == UNDECIDABLE and "is not here" in str(h4(report).reason)
+    assert "and decides, since the study is locked; its files are in /r/.archive" in said(report)
+
+
+@pytest.mark.parametrize("value", [3.8, 3.7])
+def test_a_first_result_whose_files_have_another_value_than_the_ledger_is_named_in_the_verdict_s_line(
+    tmp_path: Path, value: float
+) -> None:
+    whole(tmp_path)
+    place = made(tmp_path / "models" / "checkpoints" / "demo" / ".archive", "t1", final_loss=3.8)
+    place.rename(place.with_name("exp_gpt_base-1"))
+    told(tmp_path, files=ledger.ARCHIVED, place="/r/.archive/exp_gpt_base-1", metric="val_loss", value=value)
+    alarms = "\n".join(map(str, h4(report_on(tmp_path, STUDY)).alarms))
+    assert ("the ledger has val_loss 3.7 as the first result of gpt_base, which its files" in alarms) is (value != 3.8)
+
+
 @pytest.mark.parametrize(
     ("files", "where", "reason"),
     [
