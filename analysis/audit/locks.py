@@ -128,6 +128,8 @@ def in_force(project: Path, study: Study, data_hash: blocks.DataHash = "") -> st
 
 def _files(study: Study) -> list[str]:
     """Return what the files are called whose hash a lock has."""
-    named = [*description.of(study).data(study).values()]
-    is_alone = study.program is None and len(named) == 1  # then what it is validated on lies beside it
-    return [*named, *(str(PurePosixPath(path).with_name("val.bin")) for path in named if is_alone)]
+    named = description.of(study).data(study)
+    found = [*named.values()]
+    if study.program is None and "data_path" in named and "val_data_path" not in named:
+        found.insert(1, str(PurePosixPath(named["data_path"]).with_name("val.bin")))  # is validated on what lies there
+    return found

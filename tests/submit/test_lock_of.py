@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,23 @@ def test_data_that_were_swapped_after_the_lock_confirm_nothing(locked: Path, nam
     with pytest.raises(ConfigurationError, match=f"the data are other ones than were locked.*data/tiny/{name}"):
         Project(locked).submit(confirming(locked))
     assert Project(locked).runs() == []
+
+
+@pytest.mark.parametrize("judged", [False, True], ids=["val", "test"])
+@pytest.mark.parametrize("swapped", ["train.bin", "val.bin", "test.bin"])
+def test_swapped_data_are_refused_by_the_names_of_all_that_are_read(project: Path, swapped: str, judged: bool) -> None:
+    """Of a study that tunes nothing; what it is validated on lies beside what it trains on, and has no key."""
+    path, names = project / "jobs" / "tiny.toml", ["train.bin", "val.bin", "test.bin"][: 2 + judged]
+    if judged:
+        text = path.read_text().replace("final_val_", "final_test_")
+        path.write_text(text.replace("seeds = [42]", 'seeds = [42]\njudge_on = "test"', 1))
+    write_tokens(project / "data" / "tiny" / "test.bin", 700, 64)
+    mine = Project(project)
+    mine.lock()
+    write_tokens(project / "data" / "tiny" / swapped, 5000, 64)
+    if swapped not in names:
+        assert mine.plan().data_hash
+        return
+    with pytest.raises(ConfigurationError) as refused:
+        mine.submit(mine.plan())
+    assert sorted(re.findall(r"data/tiny/(\w+\.bin)", str(refused.value))) == sorted(names)
