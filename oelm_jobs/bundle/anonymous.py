@@ -145,7 +145,7 @@ class _Changes:
         found = {}
         for values in combinations:
             with contextlib.suppress(ValueError):
-                changed = json.loads(self.of(json.dumps(values, ensure_ascii=False)))
+                changed = json.loads(self.of(json.dumps(values, ensure_ascii=False), is_record=True))
                 if changed != values:
                     found[sweep.digest(values)] = sweep.digest(changed)
         self._digests = found

@@ -11,6 +11,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from oelm_jobs import bundling
+from oelm_jobs.bundle import anonymous
+from oelm_jobs.bundle.identities import Identities
 from oelm_jobs.study import sweep
 from tests.bundle.test_bundling import contents
 from tests.study.test_tuning import OF_ONE_SEED
@@ -71,3 +73,17 @@ def test_what_was_chosen_of_swept_paths_is_reproduced_without_their_names(
             assert [at for at, text in hidden.items() if name.encode() in text or name in at] == []
     told = [each["report/hypothesis_validation.txt"].replace(b"/home/zquandt", b"/place1") for each in (plain, hidden)]
     assert b"H1" in told[1] and without_hashes(told[0]) == without_hashes(told[1])
+
+
+def test_the_hash_in_a_runs_name_is_that_of_its_values_where_one_of_them_is_a_name_of_two_letters(
+    tmp_path: Path,
+) -> None:
+    values = {"lr": PLACES[0], "optimizer": "li"}
+    name = f"models/checkpoints/s/exp_a-{sweep.digest(values)}/.oelm/run.json"
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text(json.dumps({"train": values}))
+    known = Identities(users={"zquandt": None, "li": None})
+    anonymous.scrub(tmp_path, known, (), [values], lambda path, name, hashes: {})
+    (path,) = tmp_path.rglob("run.json")
+    found = json.loads(path.read_text())["train"]
+    assert found["optimizer"] == "user2" and path.parents[1].name == f"exp_a-{sweep.digest(found)}"
