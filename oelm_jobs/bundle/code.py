@@ -29,10 +29,10 @@ def collect(
         folder: Of the bundle, with the records of the runs.
         put: Adds a file to the bundle by its name, or says in ``left_out`` why not.
     """
-    for name, record in _named(folder, study).items():
-        tree = kept.find(project, name)
+    named = _named(folder, study)
+    for name, tree in kept.find(project, named):
         if tree is None:
-            left_out[f"{FOLDER}/{name}"] = _not_here(record)
+            left_out[f"{FOLDER}/{name}"] = _not_here(named[name])
             continue
         for number, (inner, _executable, _sha256) in enumerate(tree.rows):
             put(f"{FOLDER}/{name}/{inner}", tree.read(number))

@@ -7,12 +7,14 @@ snapshots of runs on this machine.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ..agent import privacy, rundir, snapshots, trees
+from ..errors import ConfigurationError
 from . import snapshot
 from .snapshot import Tree
 
@@ -36,17 +38,27 @@ def keep(project: Path, code: Tree) -> None:
         snapshot.keep(code, control / FOLDER)
 
 
-def find(project: Path, name: str) -> Tree | None:
-    """Return the code of a hash, each file of it read anew: what was kept of it, else the project's files where they
+def find(project: Path, names: Iterable[str]) -> Iterator[tuple[str, Tree | None]]:
+    """Yield the code of hashes, each file of it read anew: what was kept of it, else the project's files where they
     are still the same; None where it isn't here, or isn't what its hash says.
     """
-    if not NAME.fullmatch(name):
-        return None
-    for folder in (FOLDER, snapshots.FOLDER):
-        if (found := _whole(project / rundir.CONTROL / folder / name)) is not None:
-            return found
-    takes = (snapshot.take(project, is_script=is_script) for is_script in (False, True))
-    return next((taken for taken in takes if taken.hash == name), None)
+    now: dict[str, Tree] | None = None
+    for name in names:
+        places = (project / rundir.CONTROL / folder / name for folder in (FOLDER, snapshots.FOLDER))
+        found = next(filter(None, map(_whole, places)), None) if NAME.fullmatch(name) else None
+        if found is None and now is None:
+            now = _now(project)
+        yield name, found or (now or {}).get(name)
+
+
+def _now(project: Path) -> dict[str, Tree]:
+    """Return the project's files as they are, by their hash; nothing where one can't be read: they ran nowhere so."""
+    found: dict[str, Tree] = {}
+    for is_script in (False, True):
+        with contextlib.suppress(ConfigurationError):
+            taken = snapshot.take(project, is_script=is_script)
+            found[taken.hash] = taken
+    return found
 
 
 def _whole(place: Path) -> Tree | None:

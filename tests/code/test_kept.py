@@ -27,11 +27,15 @@ def code(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def find(project: Path, name: str) -> snapshot.Tree | None:
+    return dict(kept.find(project, [name]))[name]
+
+
 def test_what_was_kept_is_found_though_the_project_has_other_files_by_now(code: Path) -> None:
     sent = snapshot.take(code, is_script=True)
     kept.keep(code, sent)
     (code / "step.py").write_text("print(2)\n")
-    found = kept.find(code, sent.hash)
+    found = find(code, sent.hash)
     assert found is not None and (found.rows, found.hash) == (sent.rows, sent.hash)
     assert [found.read(number) for number in range(2)] == [b"#!/bin/sh\n", b"print(1)\n"]
     place = code / ".oelm" / "code" / sent.hash
@@ -45,16 +49,40 @@ def test_kept_code_that_was_changed_is_not_found(code: Path) -> None:
     place = code / ".oelm" / "code" / sent.hash / "step.py"
     place.chmod(0o644)
     place.write_text("print(3)\n")
-    assert kept.find(code, sent.hash) is None
-    assert kept.find(code, "../../jobs") is None
+    assert find(code, sent.hash) is None
+    assert find(code, "../../jobs") is None
 
 
 def test_the_projects_own_files_are_found_while_they_are_the_same(code: Path) -> None:
     for is_script in (False, True):
-        assert kept.find(code, snapshot.take(code, is_script=is_script).hash) is not None
+        assert find(code, snapshot.take(code, is_script=is_script).hash) is not None
     sent = snapshot.take(code, is_script=True).hash
     (code / "step.py").write_text("print(2)\n")
-    assert kept.find(code, sent) is None
+    assert find(code, sent) is None
+
+
+def test_the_projects_own_files_are_looked_at_once_for_all_that_is_not_kept(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [snapshot.take(code, is_script=is_script) for is_script in (True, False)]
+    takes: list[bool] = []
+    take = snapshot.take
+
+    def counted(project: Path, *, is_script: bool) -> snapshot.Snapshot:
+        takes.append(is_script)
+        return take(project, is_script=is_script)
+
+    monkeypatch.setattr(snapshot, "take", counted)
+    names = ["0" * 16, sent[0].hash, "1" * 16, sent[1].hash]
+    assert [tree is not None for _name, tree in kept.find(code, names)] == [False, True, False, True]
+    assert len(takes) == 2
+
+
+def test_a_file_of_the_project_that_cant_be_read_hides_no_code_that_is_kept(code: Path) -> None:
+    sent = snapshot.take(code, is_script=True)
+    kept.keep(code, sent)
+    (code / "again").symlink_to("again")
+    assert [tree is not None for _name, tree in kept.find(code, ["0" * 16, sent.hash])] == [False, True]
 
 
 @pytest.mark.parametrize("modes", [(0o755, 0o755), (0o644, 0o644)])
@@ -66,7 +94,7 @@ def test_a_disk_that_keeps_no_modes_hides_no_code(code: Path, modes: tuple[int, 
         place = code / ".oelm" / "code" / sent.hash / name
         place.chmod(mode)
         os.utime(place)
-    found = kept.find(code, sent.hash)
+    found = find(code, sent.hash)
     assert found is not None and found.rows == sent.rows
 
 
