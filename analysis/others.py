@@ -124,8 +124,9 @@ def of_others(
     for entry in ledger.read_all(project):
         if entry.seed in seeds and entry.fingerprint and not (_is_of(entry, tokens, study) or _never_was(entry)):
             yield Other(
-                study=entry.study, run=entry.run, seed=entry.seed, fingerprints=[entry.fingerprint], settings={},
-                step=entry.step, is_gone=True, known=[entry.time, entry.queued_at],
+                study=entry.study, run=entry.run, seed=entry.seed,
+                fingerprints=_chain(entry.fingerprint, entry.extended_from), settings=entry.settings,
+                global_batch=entry.global_batch, step=entry.step, is_gone=True, known=[entry.time, entry.queued_at],
             )  # fmt: skip
 
 

@@ -13,14 +13,14 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .agent import rundir, schema, verbs
 from .agent.reasons import codes
 from .agent.record_types import Left
-from .agent.records import LEFT, RUN
+from .agent.records import EXTENDED, FREE, LEFT, RUN
 from .agent.schema import Flag, Maybe, Number, Table, Text
 from .agent.sentences import _, joined
 from .agent.states import State
@@ -28,6 +28,7 @@ from .errors import LocalError
 from .stored_run import StoredRun
 
 if TYPE_CHECKING:
+    from .agent.record_types import Extended
     from .spec.study import Study
 
 NAME = "ledger.jsonl"
@@ -92,6 +93,12 @@ class Entry:
     """
     left: tuple[Left, ...] = ()
     """What it had left on other targets, where it stays."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What its program was given; empty in older lines."""
+    global_batch: int = 0
+    """Its global batch size; 0 where there is none, and in older lines."""
+    extended_from: Extended | None = None
+    """The run that it continued."""
 
     def to_json(self) -> str:
         """Return the line."""
@@ -106,7 +113,8 @@ _SHAPE = Table(
      "target": Text(), "run_dir": _PATH, "state": Text(), "reason": _WORDS,
      "has_result": Flag(), "metric": Maybe(verbs.METRIC_NAME), "value": Maybe(verbs.METRIC), "step": Maybe(Number()),
      "gpu_hours": Maybe(Number(0)), "why": _WORDS, "files": Text(most=64), "place": _PATH,
-     "copy": _PATH, "queued_at": Maybe(Number()), "left": LEFT},
+     "copy": _PATH, "queued_at": Maybe(Number()), "left": LEFT, "settings": FREE, "global_batch": verbs.COUNT,
+     "extended_from": Maybe(EXTENDED)},
     keeps=True,
 )  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
@@ -127,12 +135,15 @@ def entry_of(run: StoredRun, *, why: str, files: str, **more: Any) -> Entry:
         more: Other fields.
     """
     name, value = _main_metric(run)
+    settings = run.settings if FREE.wrong(run.settings) is None else {}  # else nobody could read the line
     return Entry(
         time=time.time(), study=run.study, run=run.name, group=run.group, seed=run.seed, tag=run.tag,
         fingerprint=run.fingerprint, token=run.token, target=run.target, run_dir=run.run_dir, state=str(run.state),
         reason=str(run.reason), metric=name, value=value, step=run.progress.get("step"),
         has_result=run.state is State.DONE or DIVERGED in codes(run.reason),
-        why=why, files=files, queued_at=run.queued_at, left=tuple(run.left), **{"gpu_hours": None, **more},
+        why=why, files=files, queued_at=run.queued_at, left=tuple(run.left), settings=settings,
+        global_batch=int(run.spec.get("global_batch") or 0), extended_from=run.extended_from,
+        **{"gpu_hours": None, **more},
     )  # fmt: skip
 
 

@@ -51,6 +51,28 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert ledger.tokens(found) == {("tiny", "gpt_base", "oelm-1"), ("tiny", "b", "oelm-1"), ("tiny", "b", "oelm-0")}
 
 
+def test_a_line_has_what_makes_the_run_another_than_others(tmp_path: Path) -> None:
+    before = {"max_steps": 6, "fingerprint": "e"}
+    run = a_run(spec={"train": {"max_steps": 12, "seq_len": 16}, "global_batch": 4, "extended_from": before})
+    ledger.append(tmp_path, "tiny", [entry(run)])
+    (one,) = ledger.read(tmp_path, "tiny")
+    assert (one.settings, one.global_batch, one.extended_from) == ({"max_steps": 12, "seq_len": 16}, 4, before)
+    path = ledger.path_of(tmp_path, "tiny")
+    older = {**json.loads(path.read_text())}
+    for key in ("settings", "global_batch", "extended_from"):
+        del older[key]
+    path.write_text(json.dumps(older) + "\n")
+    (one,) = ledger.read(tmp_path, "tiny")
+    assert (one.settings, one.global_batch, one.extended_from) == ({}, 0, None)
+
+
+@pytest.mark.parametrize("odd", [float("inf"), "\udcff", "x" * 100_000])
+def test_settings_that_no_line_may_have_hide_no_line(tmp_path: Path, odd: object) -> None:
+    ledger.append(tmp_path, "tiny", [entry(a_run(spec={"program": {"settings": {"a": odd}}}))])
+    (one,) = ledger.read(tmp_path, "tiny")
+    assert one.run == "gpt_base" and one.settings == {}
+
+
 def test_a_scripts_line_has_the_metric_that_it_is_judged_by() -> None:
     program = {"settings": {}, "metrics": {"goal": {"accuracy": "maximize"}}}
     run = a_run(spec={"program": program, "global_batch": 0}, progress={"metrics": {"loss": 1.0, "accuracy": "nan"}})

@@ -125,15 +125,16 @@ def pilot(project: Path, old: str = "", new: str = "", *, at: float = EARLY, **m
     return ran(project, written(project, "pilot", PILOT.replace(old, new) if old else PILOT), at, **more)
 
 
-def gone(project: Path, at: float = EARLY, **changes: Any) -> None:
+def gone(project: Path, old: str = "", new: str = "", *, at: float = EARLY, **changes: Any) -> None:
     """Run it, and forget it afterwards, after the lock."""
-    for run in pilot(project, at=at):
+    for run in pilot(project, old, new, at=at):
         shutil.rmtree(run.run_dir)
         known = {"study": "pilot", "run": run.name, "group": run.group, "seed": run.seed, "tag": "", "token": "t"}
         more = {"fingerprint": run.fingerprint, "target": "local", "run_dir": run.run_dir, "state": "DONE"}
         rest = {"reason": "", "metric": "val_loss", "value": 3.0, "step": 12, "has_result": True, "gpu_hours": 1.0}
-        entry = ledger.Entry(**{**known, **more, **rest, "why": "", "files": "removed", "time": LATE, "queued_at": at,
-                                **changes})  # fmt: skip
+        made = {"settings": dict(run.settings), "global_batch": run.global_batch}
+        rest |= {"why": "", "files": "removed", "time": LATE, "queued_at": at, **made}
+        entry = ledger.Entry(**{**known, **more, **rest, **changes})
         ledger.append(project, "pilot", [entry])
 
 
@@ -175,11 +176,27 @@ CHEATS: dict[str, tuple[Attempt, str]] = {
     "and made longer afterwards": (extended, " (max_steps = 24)"),
     "and forgotten": (gone, " (forgotten or started over since)"),
     "and forgotten by a version that told no more": (
-        lambda project: gone(project, time=EARLY, queued_at=None), " (forgotten or started over since)",
+        lambda project: gone(project, time=EARLY, queued_at=None, settings={}), " (forgotten or started over since)",
     ),
     "and cancelled half way, and forgotten": (
         lambda project: gone(project, step=5, state="CANCELLED", has_result=False),
         " (forgotten or started over since)",
+    ),
+    "and cancelled half way, and forgotten by a version that told no settings": (
+        lambda project: gone(project, step=5, state="CANCELLED", has_result=False, settings={}),
+        " (forgotten or started over since)",
+    ),
+    "for more steps, and forgotten by a version that told no settings": (
+        lambda project: gone(project, "max_steps = 12", "max_steps = 13", step=13, settings={}),
+        " (max_steps = 13, forgotten or started over since)",
+    ),
+    "validated otherwise, and forgotten": (
+        lambda project: gone(project, "val_interval = 6", "val_interval = 5"),
+        " (val_interval = 5, forgotten or started over since)",
+    ),
+    "for more steps, cancelled before, and forgotten": (
+        lambda project: gone(project, "max_steps = 12", "max_steps = 20", step=11, has_result=False),
+        " (max_steps = 20, forgotten or started over since)",
     ),
     "on another machine": (indexed, ""),
     "on another machine, with a test file that nobody knows": (lambda project: indexed(project, TESTED), ""),
