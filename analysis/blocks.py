@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from oelm_jobs.ledger import Entry
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import blocks
 
-from . import findings, report, tables
+from . import elsewhere, findings, report, tables
 from .audit.choice import Choice
 from .audit.lock import Lock
 from .audit.locked import account
@@ -67,7 +67,6 @@ def build(
             target_loss=target_loss,
             lock=lock,
             disputes=_within(study, name, disputes),
-            alike=alike,
         )
         for name, within in blocks.each(study).items()
     }
@@ -89,6 +88,8 @@ def build(
             warning(_("{runs} are in no block of the study: shown in the tables, compared in no verdict", names))
         )
         found += [one for one in every[REST].findings if one.severity == findings.NOTE]
+    seen = _seen(alike, parts.values(), lock) if lock is not None else []
+    found += seen
     within = {name: Within(runs=part.deciding, around=part.around) for name, part in parts.items()}
     first = next(iter(parts.values()))
     return Report(
@@ -100,7 +101,10 @@ def build(
         },
         labels={**first.labels, **_labels(every)},
         findings=tuple(sorted(dict.fromkeys(found), key=lambda one: findings.SEVERITIES.index(one.severity))),
-        verdicts=tuple(replace(one, alarms=(*alarms, *one.alarms)) for one in judging.judge(study.hypotheses, within)),
+        verdicts=tuple(
+            replace(one, alarms=(*alarms, *one.alarms, *elsewhere.alarms(one.hypothesis, seen)))
+            for one in judging.judge(study.hypotheses, within)
+        ),
         tables=(*_tables(every), _of_blocks(study, parts), *([compute] if compute is not None else [])),
         differences=tuple(_once([each for part in parts.values() for each in part.differences])),
         deviations=report.from_lock(lock, locked, planned or study, own),
@@ -151,6 +155,15 @@ def _named(block: str, part: Report) -> list[AuditFinding]:
         else replace(one, text=_("block {block}: {finding}", block, one.text))
         for one in (*part.limits, *notes)
     ]
+
+
+def _seen(alike: Sequence[Alike], parts: Iterable[Report], lock: Lock) -> list[AuditFinding]:
+    """Return what is said of runs of all blocks whose settings were run before: a claim rests on all of them."""
+    deciding: dict[str, list[LoadedRun]] = {}
+    for part in parts:
+        for group, members in part.deciding.items():
+            deciding.setdefault(group, []).extend(members)
+    return elsewhere.findings(alike, deciding, lock.locked_at, is_confirming=False)
 
 
 def _unlocked(lock: Lock, study: Study) -> list[Sentence]:

@@ -32,7 +32,6 @@ from .audit.locked import is_judged
 from .audit.locks import Locks
 from .findings import AuditFinding, warning
 from .judging.evidence import COUNT_METRICS
-from .judging.verdicts import Circumstances
 from .others import Other, of_others
 from .reading.loaded_run import LoadedRun
 
@@ -102,12 +101,11 @@ def findings(
     return said
 
 
-def with_alarms(around: Circumstances, h: Hypothesis, seen: Sequence[AuditFinding]) -> Circumstances:
-    """Return the circumstances of a hypothesis with what is to be said of it in its line."""
+def alarms(h: Hypothesis, seen: Sequence[AuditFinding]) -> list[Sentence]:
+    """Return what is to be said of it in the line of a hypothesis."""
     if h.metric in COUNT_METRICS and not h.is_told:
-        return around
-    alarms = [one.text for one in seen if one.concerns(h.group, h.against)]
-    return replace(around, alarms=(*around.alarms, *alarms))
+        return []
+    return [one.text for one in seen if one.concerns(h.group, h.against)]
 
 
 def _said(count: int, study: str, others: str, *, is_confirming: bool) -> Sentence:

@@ -171,7 +171,8 @@ def build(
     around = {h.id: circumstances(h, study, deciding, found, trials, disputes) for h in study.hypotheses}
     if tuned is not None:
         around = {h.id: tuning.with_remarks(around[h.id], h, whole, tuned, goals) for h in study.hypotheses}
-    around = {h.id: elsewhere.with_alarms(around[h.id], h, seen) for h in study.hypotheses}
+    for h in study.hypotheses:
+        around[h.id] = replace(around[h.id], alarms=(*around[h.id].alarms, *elsewhere.alarms(h, seen)))
     if lock is not None:
         for name, note in rule_deviations(lock, study).items():
             around[name] = replace(around[name], alarms=(*around[name].alarms, note))
