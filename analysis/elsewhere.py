@@ -144,21 +144,24 @@ def find(
     others = [*of_others(project, study, {one.run.seed for one in own}, stored, tokens)] if own else []
     by_print: dict[str, list[Other]] = {}
     by_rest: dict[tuple[int, str], list[Other]] = {}
-    nameless: dict[int, list[Other]] = {}
+    nameless: dict[int, dict[int, dict[str, list[Other]]]] = {}  # by seed, step and fingerprint
     for other in others:
         for known in other.fingerprints:
             by_print.setdefault(known, []).append(other)
         if other.settings:
             by_rest.setdefault((other.seed, _rest(study, other.settings, other.global_batch)), []).append(other)
         elif other.step is not None:
-            nameless.setdefault(other.seed, []).append(other)
+            of_step = nameless.setdefault(other.seed, {}).setdefault(other.step, {})
+            for known in other.fingerprints:
+                of_step.setdefault(known, []).append(other)
     found: dict[tuple[str, str, str], Alike] = {}
     for one in own:
         seed = one.run.seed or 0
         same = {id(other): other for known in one.fingerprints for other in by_print.get(known, ())}
         near = by_rest.get((seed, one.rest), ()) if one.made is not None else ()
         same |= {id(other): other for other in near if one.would_be(other)}
-        same |= {id(other): other for other in nameless.get(seed, ()) if one.would_be_as_long(other)}
+        for step, of_step in nameless.get(seed, {}).items():
+            same |= {id(other): other for known in one.as_long_as(step) for other in of_step.get(known, ())}
         for other in same.values():
             if (at := other.queued_at) is not None:
                 alike = Alike(
@@ -243,11 +246,11 @@ class _Own:
             or self._is_by_name(other)
         )  # fmt: skip
 
-    def would_be_as_long(self, other: Other) -> bool:
-        """Tell the same of a run of which no more is known than how far it came."""
+    def as_long_as(self, step: int) -> set[str]:
+        """Return the fingerprints that it would have with as many steps, if these are no fewer than its own."""
         key = self.study.program.length if self.study.program is not None else length.KEY
-        changes = {key: other.step}
-        return bool(key) and self._is_no_shorter(changes) and not self._prints(changes).isdisjoint(other.fingerprints)
+        changes = {key: step} if key else {}
+        return self._prints(changes) if changes and self._is_no_shorter(changes) else set()
 
     def _is_no_shorter(self, changes: Mapping[str, Any]) -> bool:
         key = self.study.program.length if self.study.program is not None else length.KEY

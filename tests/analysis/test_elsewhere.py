@@ -387,6 +387,24 @@ def test_a_block_that_another_study_ran_before_is_told_with_the_claim_about_each
     assert said in " ".join(found.show("text").split())
 
 
+def test_many_lines_of_an_older_version_are_looked_at_once_for_each_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone(tmp_path, "max_steps = 12", "max_steps = 13", step=13, settings={})
+    known = ledger.read(tmp_path, "pilot")
+    more = [replace(one, token=f"t{number}") for one in known for number in range(50)]
+    ledger.append(tmp_path, "pilot", [*more, *(replace(one, token=f"early{one.token}", step=6) for one in more)])
+    confirmed(tmp_path)
+    asked: list[dict[str, Any]] = []
+    prints = elsewhere._Own._prints
+    monkeypatch.setattr(
+        elsewhere._Own, "_prints", lambda self, changes, *more: (asked.append(changes), prints(self, changes, *more))[1]
+    )
+    (said,) = alarms(tmp_path)
+    assert said.startswith("6 confirming runs have") and "max_steps = 13" in said
+    assert [one for one in asked if one] == [{"max_steps": 13}] * 6
+
+
 def test_only_groups_whose_runs_were_seen_have_it_in_their_verdicts(tmp_path: Path) -> None:
     pilot(tmp_path, groups=["gpt_base"], seeds=[102])
     confirmed(tmp_path)
