@@ -159,8 +159,6 @@ def reproduce(place: Path | str, *, only: Sequence[str] = (), output: Path | Non
     place = Path(place)
     with archive.opened(place) as folder:
         about = _about(place, folder)
-        if why := code.why_not(folder, about["study"], about["left_out"]):
-            raise archive.refused(place, why)
         bundled = Bundled(made_at=about["made_at"], origin=Path(about["project"]))
         study = str(folder / about["study_file"])
         try:
@@ -168,6 +166,8 @@ def reproduce(place: Path | str, *, only: Sequence[str] = (), output: Path | Non
             made = whole.verdict_files(about["language"])
         except OelmError as error:
             raise archive.refused(place, str(error).replace(str(folder), about["project"])) from error
+        if why := code.why_not(folder, whole.study.name, about["left_out"]):
+            raise archive.refused(place, why)
         same = tuple(name for name, content in made.items() if _content(folder / REPORT / name) == content)
         chosen = whole
         if only:

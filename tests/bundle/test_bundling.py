@@ -242,12 +242,15 @@ def test_code_is_what_the_records_of_the_runs_name_no_less_and_no_more(project: 
     other = trees.name_of([("x.py", False, empty)])
     for change, said in (
         ("no code", f"code/{CODE}.json is missing"), ("other code", f"code/{CODE}.json is missing"),
+        ("no code, as of another study", f"code/{CODE}.json is missing"),
         ("more code", f"code/{other} is code that no run's record names"),
     ):  # fmt: skip
         with archive.opened(made.path) as folder:
             if change != "more code":
                 shutil.rmtree(folder / "code")
-            if change != "no code":
+            if change == "no code, as of another study":
+                record(folder, "bundle.json", json.loads((folder / "bundle.json").read_text()) | {"study": "another"})
+            elif change != "no code":
                 row = {"name": "x.py", "executable": False, "sha256": empty}
                 record(folder, f"code/{other}.json", {"snapshot": other, "files": [row]})
                 record(folder, f"code/{other}/x.py", "")
