@@ -390,12 +390,14 @@ class Project(AbstractContextManager["Project"]):
         seeds: Iterable[int | range] = (),
         tags: Iterable[str] = (),
         states: Iterable[State | str] = (),
+        earlier: bool = False,
     ) -> Selection:
         """Return those of the runs that names mean which have one of some seeds and tags and are in one of some states;
         other methods take it for a name. For states the targets are asked.
 
         Args:
             tags: Or patterns of them.
+            earlier: Also those that only ``fetch`` still takes: of locked studies what was started over or forgotten.
 
         Raises:
             UsageError: A name, a seed or a tag is none that was submitted.
@@ -407,11 +409,15 @@ class Project(AbstractContextManager["Project"]):
             tags=list(tags),
             states=[State(state) for state in states],
         )
-        everything = self.runs(study=study)
-        found: Sequence[StoredRun] = self.runs(*names, study=study) if names else everything
+
+        def named(*names: Named) -> tuple[Sequence[StoredRun], Sequence[StoredRun]]:
+            return self._with_earlier(names, study) if earlier else (self.runs(*names, study=study), ())
+
+        everything = named()
+        found, before = named(*names) if names else everything
         if only.states:
             found = refresh(self.store, self.folder, found, scope=Scope.STOPPED).runs
-        return Selection(runs=only.of(found), out_of=len(everything))
+        return Selection(runs=only.of(_once(*found, *before)), out_of=len(_once(*everything[0], *everything[1])))
 
     def refresh(self, *names: Named, study: Study | str | None = None, hosts: bool = False) -> View:
         """Ask the targets where runs stand, once each and side by side.
@@ -562,7 +568,8 @@ class Project(AbstractContextManager["Project"]):
         from .connections import connect_for_transfer
 
         which = Checkpoints(checkpoints)
-        runs, misread = understood(self.runs(*names, study=study))
+        known_here, before_them = self._with_earlier(names, study)
+        runs, misread = understood(known_here)
         targets = self.targets()
         for name in dict.fromkeys(run.target for run in runs):
             if name in targets and targets[name].host:
@@ -585,7 +592,8 @@ class Project(AbstractContextManager["Project"]):
         errors = each_target((run.target for run in runs), bring)
         order = {(run.study, run.name): number for number, run in enumerate(runs)}
         done.sort(key=lambda one: order[one.run.study, one.run.name])
-        before = self._lacking(names, study, again=verify)
+        meant = {(run.study, run.name) for run in (*known_here, *before_them)}
+        before = [entry for entry in self._lacking(study, again=verify) if (entry.study, entry.run) in meant]
         brought = [
             one
             for target in dict.fromkeys(entry.target for entry in before)
@@ -596,18 +604,36 @@ class Project(AbstractContextManager["Project"]):
         ]
         return earlier.Brought(done=tuple(done), unreachable=errors, misread=misread, earlier=tuple(brought))
 
-    def _lacking(self, names: Sequence[Named], study: Study | str | None, *, again: bool) -> list[Entry]:
-        """Return the ledgers' lines about runs whose records are not here: of those named, of a study, or all."""
+    def _with_earlier(
+        self, names: Sequence[Named], study: Study | str | None
+    ) -> tuple[list[StoredRun], list[StoredRun]]:
+        """Return the runs of names that the index knows, and those that only the ledgers of locked studies know.
+
+        Raises:
+            UsageError: A name or the study names none of either.
+        """
         from .transfer import earlier
 
-        known = self.store.runs(self.folder)
-        current = {(run.study, run.name, run.token) for run in known}
+        before = [earlier.run_of(self.folder, entry) for entry in earlier.kept(self.folder, None, self._current())]
+        if not before:
+            return self.runs(*names, study=study), []
+        gone = {(run.study, run.name, run.token) for run in before}
+        found = select(self.store, self.folder, names, study, before)
+        return (
+            [run for run in found if (run.study, run.name, run.token) not in gone],
+            [run for run in found if (run.study, run.name, run.token) in gone],
+        )
+
+    def _lacking(self, study: Study | str | None, *, again: bool) -> list[Entry]:
+        """Return the ledgers' lines about runs whose records are not here: of a study, or all."""
+        from .transfer import earlier
+
         meant = study if study is None or isinstance(study, str) else study.name
-        found = earlier.lacking(self.folder, None if meant is None else {meant}, current, again=again)
-        if names and found:
-            named = {(run.study, run.name) for run in self.runs(*names, study=study)}
-            found = [entry for entry in found if (entry.study, entry.run) in named]
-        return found
+        return earlier.lacking(self.folder, None if meant is None else {meant}, self._current(), again=again)
+
+    def _current(self) -> set[tuple[str, str, str]]:
+        """Return study, name and token of each run that the index knows."""
+        return {(run.study, run.name, run.token) for run in self.store.runs(self.folder)}
 
     def wandb_sync(self, fetched: Iterable[Fetched]) -> list[str]:
         """Return the argv of W&B's own command that sends what runs which are over have kept for it while they were
@@ -833,6 +859,14 @@ class Project(AbstractContextManager["Project"]):
         from .checks import doctor
 
         return doctor.examine(self.folder, self.target(target), notify=notify)
+
+
+def _once(*runs: StoredRun) -> list[StoredRun]:
+    """Return runs without those whose name one before has."""
+    found: dict[tuple[str, str], StoredRun] = {}
+    for run in runs:
+        found.setdefault((run.study, run.name), run)
+    return list(found.values())
 
 
 def _need_names(names: Sequence[Named], study: Study | str | None, everything: bool) -> None:

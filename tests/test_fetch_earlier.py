@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from oelm_jobs import Project, connections, ledger
-from oelm_jobs.errors import LocalError
+from oelm_jobs.cli import fetch as cli_fetch
+from oelm_jobs.errors import LocalError, UsageError
 from oelm_jobs.ledger import Entry
 from oelm_jobs.transfer import earlier, fetch, sync
 
@@ -224,3 +226,60 @@ def test_a_copy_of_a_younger_run_under_a_first_result_s_name_is_not_it_and_keeps
     assert one.complete and list(ledger.kept(project, "tiny", entry)) == [home(project)]
     assert json.loads((home(project) / ".oelm" / "run.json").read_text())["token"] == "oelm-1"
     assert brought(project) == []
+
+
+@pytest.fixture
+def forgotten(project: Path, told: Callable[..., Entry]) -> Entry:
+    """A run that was forgotten, of a study of which the index knows none."""
+    entry = told(event=ledger.FORGOTTEN, run="a-s43", seed=43, tag="lr1", place="")
+    return told(**{**vars(entry), "files": ledger.MOVING, "run_dir": str(Path(entry.run_dir).with_name("exp_a-s43"))})
+
+
+def put_away(entry: Entry) -> None:
+    place = make(Path(entry.run_dir).parent / ".archive" / "exp_a-s43-1")
+    control = place / ".oelm" / "run.json"
+    put(control, json.dumps({**json.loads(control.read_text()), "run": "a-s43"}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("tiny",), ("a",), ("a-s43",), ("tiny/a-s43",), ("tiny/a-*",), ("--study", "tiny"), ("--seed", "43"),
+     ("--study", "tiny", "--seed", "42-43", "a"), ("--tag", "lr*"), ("--state", "done")],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_was_forgotten_comes_home_by_each_of_its_names(
+    project: Path, forgotten: Entry, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    put_away(forgotten)
+    monkeypatch.chdir(project)
+    for count in (1, 0):
+        done = CliRunner().invoke(cli_fetch.main, [*words, "--json"])
+        shown = json.loads(done.stdout)
+        assert done.exit_code == 0 and [run["run"] for run in shown["earlier"]] == ["a-s43"] * count, done.output
+    said = CliRunner().invoke(cli_fetch.main, list(words))
+    assert said.exit_code == 0 and "There is nothing more to fetch of runs that were" in said.stderr
+    assert home(project, "exp_a-s43-oelm-1").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("tiny/a-s34",), "did you mean 'tiny/a-s43'?"), (("--study", "tinyy"), "did you mean 'tiny'?"),
+     (("a", "--seed", "42"), "--seed 42: no such run; valid: 43")],
+    ids=["run", "study", "seed"],
+)  # fmt: skip
+def test_a_misspelt_name_of_what_was_forgotten_is_refused_with_the_right_one(
+    project: Path, forgotten: Entry, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(project)
+    done = CliRunner().invoke(cli_fetch.main, list(words))
+    assert done.exit_code == 2 and said in done.stderr, done.output
+
+
+def test_of_what_is_named_nothing_else_comes(project: Path, told: Callable[..., Entry], forgotten: Entry) -> None:
+    make(Path(told().place))
+    put_away(forgotten)
+    with Project(project, say=lambda text: None) as mine:
+        assert [one.entry.run for one in mine.fetch("a-s43").earlier] == ["a-s43"]
+        assert [one.entry.run for one in mine.fetch().earlier] == ["a"]
+        with pytest.raises(UsageError, match="a-s43"):
+            mine.cancel("a-s43")

@@ -73,7 +73,7 @@ def main(
     tell: Callable[[str], None] = narrate
     with open_project() as project:
         while True:
-            chosen, tell = choose(project, names, study, only, tell=tell), lambda text: None
+            chosen, tell = choose(project, names, study, only, earlier=True, tell=tell), lambda text: None
             with Meter(_("fetching")) as meter:
                 found = project.fetch(*chosen, study=study, checkpoints=checkpoints, verify=verify, progress=meter)
             fetched, errors = found.done, found.unreachable
@@ -104,7 +104,10 @@ def main(
         to_send = project.wandb_sync(fetched) if sync == "wandb" else None
         if sync == "mlflow" and fetched:
             narrate(_("{count} runs are in MLflow: {place}", len(fetched), project.to_mlflow(fetched)))
-    if not fetched and not chosen and not found.misread and not found.earlier:
+    is_nothing = not fetched and not found.misread and not found.earlier
+    if is_nothing and (study is not None or any(isinstance(one, str) or one.runs for one in chosen)):
+        narrate(_("There is nothing more to fetch of runs that were started over or forgotten."))
+    elif is_nothing and not chosen:
         narrate(_("No run yet. Submit some: oelm-submit"))
     if to_send is not None:
         _send(to_send, [called[one.run.study, one.run.name] for one in fetched if not one.state.is_final])

@@ -59,6 +59,7 @@ def choose(
     study: str | None,
     only: Mapping[str, Sequence[Any]],
     *,
+    earlier: bool = False,
     tell: Callable[[str], None] = narrate,
 ) -> tuple[str | Selection, ...]:
     """Return what names the runs that are meant, to a method of the project. Say first which runs these are where
@@ -66,12 +67,13 @@ def choose(
 
     Args:
         only: ``seeds``, ``tags`` and ``states``, as by_runs gives them.
+        earlier: As for the project's ``select``.
         tell: Is told which runs these are.
     """
     is_plain = not any(only.values()) and not any(re.search(r"[*?\[]", name) for name in names)
     if is_plain and not names and study is None:
         return ()
-    chosen = project.select(*names, study=study, **only)
+    chosen = project.select(*names, study=study, earlier=earlier, **only)
     if is_plain and len(chosen.runs) < 2:
         return tuple(names)
     if chosen.runs:

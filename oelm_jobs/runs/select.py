@@ -46,12 +46,21 @@ def _names_of(meant: Iterable[Any]) -> list[str]:
     return found
 
 
-def select(store: Store, project: Path, meant: Sequence[Any], study: Study | str | None = None) -> list[StoredRun]:
+def select(
+    store: Store,
+    project: Path,
+    meant: Sequence[Any],
+    study: Study | str | None = None,
+    besides: Sequence[StoredRun] = (),
+) -> list[StoredRun]:
     """Return those of the project's runs that are meant: by names of studies, groups or runs or patterns of them
     (``*``, ``?``, ``[…]``), as runs, or by what holds runs; all of them where nothing is named. What holds none means
     none.
 
     A group's first run has the group's own name, which stands for all of them: ``STUDY/RUN`` is that run alone.
+
+    Args:
+        besides: Runs that the index doesn't know, and that are named in the same way; they come last.
 
     Raises:
         UsageError: A name or the study names nothing.
@@ -59,9 +68,9 @@ def select(store: Store, project: Path, meant: Sequence[Any], study: Study | str
     """
     names = _names_of(meant)
     wanted = study if study is None or isinstance(study, str) else study.name
-    runs = store.runs(project, wanted)
+    runs = [*store.runs(project, wanted), *(run for run in besides if wanted in (None, run.study))]
     if wanted is not None and not runs:
-        choices = valid_choices(wanted, [run.study for run in store.runs(project)])
+        choices = valid_choices(wanted, [run.study for run in (*store.runs(project), *besides)])
         raise UsageError(
             _("no run of study {study!r} was submitted here; {choices}", wanted, choices),
             hint=_("submit it: oelm-submit --study {study}", wanted),

@@ -49,6 +49,28 @@ class Brought(Outcome[Fetched]):
     """Of locked studies, runs that were started over or forgotten and whose records were not all here before."""
 
 
+def kept(project: Path, studies: Collection[str] | None, current: Collection[tuple[str, str, str]]) -> list[Entry]:
+    """Return the lines of the ledgers about runs of locked studies whose files were left somewhere.
+
+    Args:
+        studies: Names; all where None.
+        current: Study, name and token of each run that the index knows: what was to start over and did not is one.
+    """
+    known = sorted(path.parent.name for path in (project / "experiments").glob(f"*/{ledger.NAME}"))
+    return [
+        entry
+        for study in known
+        if (studies is None or study in studies) and ledger.is_locked(project, study)
+        for entry in ledger.read(project, study)
+        if entry.study == study
+        and entry.event in (ledger.FORGOTTEN, ledger.RERUN)
+        and entry.files in (*ledger.TO_FETCH, ledger.GONE)
+        and (entry.study, entry.run, entry.token) not in current
+        and run_of(project, entry).misnamed is None
+        and inside.TOKEN.fullmatch(entry.token)
+    ]
+
+
 def lacking(
     project: Path,
     studies: Collection[str] | None,
@@ -56,31 +78,20 @@ def lacking(
     *,
     again: bool = False,
 ) -> list[Entry]:
-    """Return the lines of the ledgers about runs of locked studies whose records are not all here.
+    """Return those of them whose records are not all here.
 
     Args:
-        studies: Names; all where None.
-        current: Study, name and token of each run that the index knows: what was to start over and did not is one.
-        again: Also about those that were fetched, and those whose files were gone: their disk may have been away.
+        studies: As for ``kept``.
+        current: As for ``kept``.
+        again: Also those that were fetched, and those whose files were gone: their disk may have been away.
     """
-    known = sorted(path.parent.name for path in (project / "experiments").glob(f"*/{ledger.NAME}"))
-    lines = {
-        study: ledger.read(project, study)
-        for study in known
-        if (studies is None or study in studies) and ledger.is_locked(project, study)
-    }
-    taken = {token for _study, _run, token in current} | {entry.token for each in lines.values() for entry in each}
+    found = kept(project, studies, current)
+    lines = [entry for study in {entry.study for entry in found} for entry in ledger.read(project, study)]
+    taken = {token for _study, _run, token in current} | {entry.token for entry in lines}
     return [
         entry
-        for study, each in lines.items()
-        for entry in each
-        if entry.study == study
-        and entry.event in (ledger.FORGOTTEN, ledger.RERUN)
-        and (entry.files in ledger.TO_FETCH or (again and entry.files == ledger.GONE))
-        and (entry.study, entry.run, entry.token) not in current
-        and _run_of(project, entry).misnamed is None
-        and inside.TOKEN.fullmatch(entry.token)
-        and not _is_here(project, entry, taken, again=again)
+        for entry in found
+        if (again or entry.files != ledger.GONE) and not _is_here(project, entry, taken, again=again)
     ]
 
 
@@ -110,9 +121,7 @@ def _bring(project: Path, target: str, entries: Sequence[Entry], progress: Progr
     places = connection.call(registry.ARCHIVED, request, timeout_s=600)["runs"]
     there = {place: entry for number, entry in enumerate(entries) if (place := places[str(number)])}
     gone = [entry for number, entry in enumerate(entries) if not places[str(number)]]
-    wanted = [
-        (_run_of(project, entry)._replace(run_dir=place), _home(project, entry)) for place, entry in there.items()
-    ]
+    wanted = [(run_of(project, entry)._replace(run_dir=place), _home(project, entry)) for place, entry in there.items()]
     brought = [
         Earlier(**{**vars(one), "complete": not one.damaged}, entry=there[one.run.run_dir])  # nothing more will come
         for one in bring_records(connection, wanted, progress, again=again)
@@ -129,11 +138,12 @@ def _bring(project: Path, target: str, entries: Sequence[Entry], progress: Progr
 
 
 def _not_brought(project: Path, entry: Entry, note: str) -> Earlier:
-    run = _run_of(project, entry)
+    run = run_of(project, entry)
     return Earlier(entry=entry, run=run, run_dir=_home(project, entry), state=run.state, note=note)
 
 
-def _run_of(project: Path, entry: Entry) -> StoredRun:
+def run_of(project: Path, entry: Entry) -> StoredRun:
+    """Return a run that a line is about as it was last seen."""
     return StoredRun(
         project=str(project), study=entry.study, name=entry.run, group=entry.group, label="", seed=entry.seed,
         tag=entry.tag, target=entry.target, run_dir=entry.run_dir, fingerprint=entry.fingerprint, token=entry.token,
