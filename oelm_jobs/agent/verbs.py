@@ -119,7 +119,7 @@ TREE = Text(most=16, pattern="[0-9a-f]{16}")
 TREES = Each(TREE)
 COPY = Text(most=1024, pattern=r"[^/\0]+/[^/\0]+/[0-9a-f]{16}")
 """A copy of what runs take from another target: study, run, and its hash."""
-TAKEN = Table({"run_dir": ABSOLUTE, "name": NAME, "study": Text(), "run": Text(), "state": STATE})
+TAKEN = Table({"run_dir": ABSOLUTE, "name": NAME, "study": Text(), "run": Text(), "state": STATE}, {"more": COUNT})
 FOUND = Anything(depth=200, is_table=True)
 DONE = Text(among=("cancelled", "not running", "still ending"))
 MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE), "gpu_hours": Map(Number(0))}, {"removed": Each(ABSOLUTE)})
@@ -162,7 +162,7 @@ ANSWERS: Shapes = {
     "release": Table({}),
     "remove": Table({"runs": Map(Table({"removed": Each(NAME), "freed": SIZE, "kept": Map(WORDS, keys=NAME)}))}),
     "snapshots": Table(
-        {"unused": TREES, "freed": SIZE, "note": WORDS, "copies": Map(SIZE, keys=COPY), "taken": Each(TAKEN),
+        {"unused": TREES, "freed": SIZE, "note": WORDS, "copies": Map(SIZE, keys=COPY), "taken": Each(TAKEN, 300_000),
          "doubt": WORDS},
     ),
     "discard": Table({"removed": TREES, "freed": SIZE, "copies": Each(COPY)}),

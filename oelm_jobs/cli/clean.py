@@ -36,7 +36,7 @@ def main(
     Runs that are not over are left alone, and so is the newest checkpoint of one that could be resumed. A finished run
     whose checkpoints are gone can't be extended there any more. What a run that isn't over takes from another stays.
     Code (a snapshot of each submission) stays where a run that isn't over names it, whoever's, or a submission whose
-    answer isn't known. What was brought from another target stays for an hour, or as long as such a run takes it.
+    answer isn't known. What was brought from another target stays for a day, or as long as such a run takes it.
     """
 
     def ask(files: Sequence[Removable], code: Sequence[Unused]) -> bool:
@@ -65,7 +65,10 @@ def main(
             {
                 "run": one.run.name,
                 **_as_json(one, sorted(one.files), gone.get((one.run.study, one.run.name), ())),
-                "taken": [{"file": it.name, "study": it.study, "run": it.run, "state": it.state} for it in one.taken],
+                "taken": [
+                    {"file": it.name, "study": it.study, "run": it.run, "state": it.state, "more": it.more}
+                    for it in one.taken
+                ],
             }
             for one in cleaned.files
         ]

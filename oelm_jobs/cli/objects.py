@@ -414,6 +414,8 @@ class TakenFile(TypedDict):
     """That run's name."""
     state: str
     """Where it stands."""
+    more: int
+    """So many others take it, too, which aren't listed."""
 
 
 class CleanedRun(_Cleanable):

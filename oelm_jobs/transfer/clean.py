@@ -20,6 +20,7 @@ from ..agent import records, registry, trees
 from ..agent.run.saved import Saved
 from ..agent.sentences import _, joined
 from ..agent.states import State
+from ..agent.transfer.taken import NAMED
 from ..connections import Connection, connect
 from ..errors import StoreError, TargetError
 from ..outcome import each_target
@@ -44,6 +45,8 @@ class Taken:
     """Which one takes it."""
     state: State
     """Where that stands."""
+    more: int = 0
+    """So many others take it, too, and aren't named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +142,7 @@ def removable(project: Path, run: StoredRun, theirs: Unused) -> Removable:
     stays = {*kept, *(each.name for each in taken)} if not theirs.doubt else set(here)
     files = {name: entry for name, entry in here.items() if name not in stays}
     notes: list[str] = [_("{file} stays: the run resumes from it", sorted(kept))] if kept else []
-    by_taker: dict[tuple[str, str, State], list[str]] = {}
-    for each in taken:
-        by_taker.setdefault((each.study, each.run, each.state), []).append(each.name)
-    for (study, name, state), names in by_taker.items():
-        taker = name if study == run.study else f"{study}/{name}"
-        notes.append(_("kept: {file} is taken by {run}, {state}", names, taker, state))
+    notes += told(taken, run.study)
     if theirs.doubt and here:
         notes.append(theirs.doubt)
     absent = sorted(set(checkpoints) - set(here) - set(kept))
@@ -154,6 +152,30 @@ def removable(project: Path, run: StoredRun, theirs: Unused) -> Removable:
             _("oelm-fetch --checkpoints all brings them"),
         ]
     return Removable(run=run, files=files, taken=taken, note=joined(notes))
+
+
+def told(taken: Sequence[Taken], study: str) -> list[str]:
+    """Return what to say of those that take files of a run: of each file a few are named, the others counted.
+
+    Args:
+        study: That of the run; runs of others are named with theirs.
+    """
+    by_file: dict[str, list[Taken]] = {}
+    for each in taken:
+        by_file.setdefault(each.name, []).append(each)
+    by_taker: dict[tuple[str, State], list[str]] = {}
+    by_count: dict[int, list[str]] = {}
+    for name, those in by_file.items():
+        for each in those[:NAMED]:
+            taker = each.run if each.study == study else f"{each.study}/{each.run}"
+            by_taker.setdefault((taker, each.state), []).append(name)
+        more = len(those[NAMED:]) + sum(each.more for each in those)
+        if more:
+            by_count.setdefault(more, []).append(name)
+    notes: list[str] = []
+    for (taker, state), names in by_taker.items():
+        notes.append(_("kept: {file} is taken by {run}, {state}", names, taker, state))
+    return notes + [_("kept: {file} is taken by {count:,} more", names, count) for count, names in by_count.items()]
 
 
 def _checkpoints(known: FetchedRecord, manifest: ManifestRecord | None, saved: Saved) -> dict[str, tuple[int, str]]:
@@ -222,7 +244,9 @@ def unused(project: Path, store: Store, name: str) -> Unused:
     note = joined([answer["note"], note])
     taken: dict[str, tuple[Taken, ...]] = {}
     for row in answer["taken"]:
-        one = Taken(name=row["name"], study=row["study"], run=row["run"], state=State(row["state"]))
+        one = Taken(
+            name=row["name"], study=row["study"], run=row["run"], state=State(row["state"]), more=row.get("more", 0)
+        )
         taken[row["run_dir"]] = (*taken.get(row["run_dir"], ()), one)
     return Unused(
         target=name, names=tuple(answer["unused"]), size=answer["freed"], copies=answer["copies"], note=note,

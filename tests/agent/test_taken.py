@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ from oelm_jobs.agent import inside, rundir, trees
 from oelm_jobs.agent.host import launch
 from oelm_jobs.agent.run import saved
 from oelm_jobs.agent.slurm import submit as slurm_submit
-from oelm_jobs.agent.transfer import clean, inventory, taken
+from oelm_jobs.agent.states import State
+from oelm_jobs.agent.transfer import clean, copies, inventory, taken
+from oelm_jobs.transfer.clean import Taken, told
 from tests.support import make_run, script_of
 
 NO_ROOM = "sbatch: error: AssocMaxSubmitJobLimit\n"
@@ -83,13 +87,20 @@ def test_a_script_that_a_power_cut_left_empty_is_not_what_is_sent(root: Path) ->
 # Copies from other targets --------------------------------------------------------------------------------------------
 
 
+DAY_S = 86_400
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let the time for which copies lie there pass."""
+    return lambda seconds: monkeypatch.setattr(copies, "time", SimpleNamespace(time=lambda: time.time() + seconds))
+
+
 def brought(root: Path, token: str) -> Path:
-    """Return a copy that was brought a day ago and that a run of a submission takes."""
+    """Return a copy that was just brought and that a run of a submission takes."""
     copy = root / ".oelm" / "inputs" / "pre" / "base" / "0123456789abcdef"
     (copy / "work").mkdir(parents=True)
     (copy / "work" / "model.json").write_text("weights")
-    for folder in (copy / "work", copy):
-        os.utime(folder, (time.time() - 86_400,) * 2)
     need = {"study": "pre", "run": "base", "when": "success", "input": "init", "artifact": "best"}
     run = make_run(root / "models" / "checkpoints", "b")
     script = script_of(root, run, ["true"], token, needs=[{**need, "path": str(copy / "work" / "model.json")}])
@@ -99,16 +110,14 @@ def brought(root: Path, token: str) -> Path:
     return copy
 
 
-def test_a_copy_stays_until_no_run_that_is_not_over_takes_it(root: Path) -> None:
+def test_a_copy_stays_until_no_run_that_is_not_over_takes_it(root: Path, later: Callable[[float], None]) -> None:
     copy, asked = brought(root, "t1"), {"root": str(root)}
     name = "pre/base/0123456789abcdef"
+    later(DAY_S + 1)
     assert clean.snapshots(asked)["copies"] == {}
     assert clean.discard({**asked, "names": [], "copies": [name]})["copies"] == [] and copy.exists()
     slurm_submit._remember(str(root), "t1", 0, {"refused": "no"})
     assert clean.snapshots(asked)["copies"] == {name: 7}
-    os.utime(copy / "work")
-    assert clean.snapshots(asked)["copies"] == {}, "somebody is about to submit what takes it"
-    os.utime(copy / "work", (time.time() - 86_400,) * 2)
     (copy.parent / ".0123456789abcdef.gone.1").mkdir()
     assert clean.discard({**asked, "names": [], "copies": [name, "../../x/0123456789abcdef"]}) == {
         "removed": [], "freed": 7, "copies": [name]
@@ -116,8 +125,23 @@ def test_a_copy_stays_until_no_run_that_is_not_over_takes_it(root: Path) -> None
     assert not copy.parent.parent.exists()
 
 
-def test_no_copy_goes_where_a_submission_can_not_be_understood(root: Path) -> None:
+def test_a_copy_that_was_brought_today_or_still_arrives_stays(root: Path, later: Callable[[float], None]) -> None:
+    """rsync gives files the times that they have where they come from, and goes on with one that is there in part."""
+    copy, asked = brought(root, "t1"), {"root": str(root)}
+    slurm_submit._remember(str(root), "t1", 0, {"refused": "no"})
+    for path in (copy / "work" / "model.json", copy / "work", copy):
+        os.utime(path, (0, 0))
+    later(DAY_S - 60)
+    assert clean.snapshots(asked)["copies"] == {}, "somebody is about to submit what takes it"
+    later(DAY_S + 60)
+    assert list(clean.snapshots(asked)["copies"]) == ["pre/base/0123456789abcdef"]
+    os.utime(copy / "work" / "model.json", (time.time() + 120,) * 2)  # it grows
+    assert clean.snapshots(asked)["copies"] == {}
+
+
+def test_no_copy_goes_where_a_submission_can_not_be_understood(root: Path, later: Callable[[float], None]) -> None:
     copy = brought(root, "t1")
+    later(DAY_S + 1)
     slurm_submit._remember(str(root), "t1", 0, {"refused": "no"})
     launch.submission_file(str(root), "t2").write_text('{"token": [], "runs": 7}')
     found = clean.snapshots({"root": str(root)})
@@ -200,6 +224,23 @@ def test_who_takes_a_file_is_looked_up_and_links_on_the_way_are_followed(tmp_pat
     assert [takers.of(str(tmp_path / "exp_a"), name) for name in ("work.pt", "wor", "a/best_model.pt", "copy")] == [
         None
     ] * 4
+
+
+def test_of_many_that_take_one_file_a_few_are_told_and_the_others_counted(root: Path) -> None:
+    send(root, "t1", *(f"b{number}" for number in range(12)))
+    rows = clean.snapshots({"root": str(root)})["taken"]
+    assert {row["name"] for row in rows} == {"best_model.pt"}
+    assert [(row["run"], row.get("more")) for row in rows] == [("b0", None), ("b1", None), ("b2", 9)]
+
+
+def test_of_a_file_that_thousands_take_a_few_are_named() -> None:
+    rows = [Taken(name="a.pt", study="t", run=f"b{number}", state=State.QUEUED) for number in range(5)]
+    rows += [Taken(name="b.pt", study="s", run="b0", state=State.RUNNING, more=4997)]
+    assert told(rows, "s") == [
+        "kept: a.pt is taken by t/b0, QUEUED", "kept: a.pt is taken by t/b1, QUEUED",
+        "kept: a.pt is taken by t/b2, QUEUED", "kept: b.pt is taken by b0, RUNNING", "kept: a.pt is taken by 2 more",
+        "kept: b.pt is taken by 4,997 more",
+    ]  # fmt: skip
 
 
 def test_where_run_directories_lie_is_found_out_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,7 +233,12 @@ class SnapshotsRequest(Root, _CheckpointsMay, total=False):
     young_s: float
 
 
-class Taken(TypedDict):
+class _TakenMay(TypedDict, total=False):
+    more: int
+    """So many others take it, which aren't named."""
+
+
+class Taken(_TakenMay):
     """A file, or a folder, of a run that another one takes, which isn't over."""
 
     run_dir: str

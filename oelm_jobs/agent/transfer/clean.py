@@ -11,13 +11,13 @@ import contextlib
 import os
 import stat
 import time
-from typing import TYPE_CHECKING, Dict, List, Sequence, Set, Tuple, cast
+from typing import TYPE_CHECKING, Dict, List, Sequence, Set, Tuple
 
 from .. import privacy, rundir, trees
 from ..sentences import _
 from ..snapshots import FOLDER
 from . import copies
-from .taken import taken
+from .taken import taken, told
 from .uses import NAME, Uses, snapshot_in
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def snapshots(request: messages.SnapshotsRequest) -> messages.SnapshotsAnswer:
     Returns:
         ``unused``: their names; ``freed``: bytes that removing them would free; ``note``: why some can't be judged,
             empty where all could be; ``copies``: bytes of each copy that no run takes; ``taken``: what runs that aren't
-            over take from others; ``doubt``: why they may take anything, empty where that is known.
+            over take from others (of one file a few are named, the last with ``more``, the number of the others);
+            ``doubt``: why they may take anything, empty where that is known.
     """
     folder = os.path.join(request["root"], rundir.CONTROL, FOLDER)
     uses = _uses(request)
@@ -46,7 +47,7 @@ def snapshots(request: messages.SnapshotsRequest) -> messages.SnapshotsAnswer:
     return {
         "unused": names, "freed": _size([os.path.join(folder, name) for name in names]), "note": note,
         "copies": {} if doubt else copies.unused(request["root"], rows, request.get("young_s") or 0.0),
-        "taken": [cast("messages.Taken", each._asdict()) for each in rows if each.run_dir], "doubt": doubt,
+        "taken": told(rows), "doubt": doubt,
     }  # fmt: skip
 
 

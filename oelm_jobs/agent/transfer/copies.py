@@ -9,14 +9,16 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List
+from typing import Dict, Iterable, Iterator, List, Set
 
 from .. import privacy, rundir, trees
 from .taken import Taken
 from .uses import NAME
 
-COPIED_S = 3600.0
-"""What was brought within so long stays: the submission that it is for may not be on record yet."""
+COPIED_S = float(os.environ.get("OELM_COPIED_S", 24 * 3600))
+"""What was brought within so long stays: more of it may be on its way, and the submission that it is for may not be on
+record yet.
+"""
 _LEFT = re.compile(r"\.[0-9a-f]{16}\.gone\.\d+")
 """What a removal that was killed leaves."""
 
@@ -29,14 +31,17 @@ def unused(root: str, rows: Iterable[Taken], least_s: float) -> Dict[str, int]:
         least_s: How old they must be.
     """
     folder = _folder(root)
-    used = [os.path.realpath(row.name) for row in rows if not row.run_dir]
+    used: Set[str] = set()
+    for path in {row.name for row in rows if not row.run_dir}:
+        real = os.path.realpath(path)
+        used.update([real, *map(str, Path(real).parents)])
     found: Dict[str, int] = {}
     for place in _each(folder):
         real = os.path.realpath(place)
         look = os.lstat(place)
         if not NAME.fullmatch(os.path.basename(place)) or not privacy.is_ours(look, folder):
             continue
-        if any(path == real or path.startswith(real + "/") for path in used):
+        if real in used:
             continue
         size, changed_at = _size_and_age(place)
         if time.time() - changed_at >= max(least_s, COPIED_S):
@@ -74,10 +79,13 @@ def _each(folder: str) -> Iterator[str]:
 
 
 def _size_and_age(place: str) -> "tuple[int, float]":
-    """Return the bytes of a copy's files, and when something was last put into it."""
+    """Return the bytes of a copy's files, and when something was last put into it: who sends a file sets its time of
+    modification, but not that of change.
+    """
     size, changed_at = 0, 0.0
     for folder, _folders, names in os.walk(place):
         with contextlib.suppress(OSError):
-            changed_at = max(changed_at, os.lstat(folder).st_mtime)
-            size += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
+            files = [os.lstat(os.path.join(folder, name)) for name in names]
+            size += sum(look.st_size for look in files)
+            changed_at = max(changed_at, *(max(look.st_mtime, look.st_ctime) for look in [os.lstat(folder), *files]))
     return size, changed_at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Collection, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Collection, Dict, Iterable, List, NamedTuple, Optional, Tuple, cast
 
 from .. import records, rundir
 from ..run import inputs
@@ -15,10 +15,15 @@ from ..states import State
 from .uses import Use, Uses
 
 if TYPE_CHECKING:
+    from .. import messages
     from ..record_types import NeedRecord
 
     _Row = Tuple[str, str, NeedRecord]
     """Study and name of a run, and a need of it."""
+
+
+NAMED = 3
+"""So many of those that take one file are named; thousands may start from one model."""
 
 
 class Taken(NamedTuple):
@@ -91,6 +96,22 @@ class _Scripts:
         both = [record for record in (self._known[use.script].get(run_dir), begun) if record is not None]
         rows = [(record, need) for record in both for need in record.needs or ()]
         return [(record.study, record.run, need) for record, need in rows if need.get("input")]
+
+
+def told(rows: Iterable[Taken]) -> List[messages.Taken]:
+    """Return what is said of those that take something of a run: of each file the first few, the last of them with the
+    number of the others.
+    """
+    by_place: Dict[Tuple[str, str], List[Taken]] = {}
+    for row in rows:
+        if row.run_dir:
+            by_place.setdefault((row.run_dir, row.name), []).append(row)
+    said: List[messages.Taken] = []
+    for those in by_place.values():
+        said += [cast("messages.Taken", row._asdict()) for row in those[:NAMED]]
+        if those[NAMED:]:
+            said[-1]["more"] = len(those[NAMED:])
+    return said
 
 
 class Takers:
