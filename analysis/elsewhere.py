@@ -209,6 +209,7 @@ class _Own:
         block = of_tag(study, run.tag)[0]
         self._data = dict.fromkeys([*data_of(run), *(hash_in(lock.data, block) for lock in locks.all)])
         self._data.pop("", None)
+        self._length = study.program.length if study.program is not None else length.KEY
 
     @cached_property
     def fingerprints(self) -> set[str]:
@@ -235,7 +236,7 @@ class _Own:
         """Return what another run has otherwise of its length and of how it was measured."""
         own, known = self.made.settings if self.made is not None else {}, other.settings
         if not known and self.fingerprints.isdisjoint(other.fingerprints):
-            known = {length.KEY: other.step}
+            known = {self._length: other.step}
         return {key: known[key] for key in _loose(self.study) if key in known and known[key] != own.get(key)}
 
     def would_be(self, other: Other) -> bool:
@@ -248,13 +249,11 @@ class _Own:
 
     def as_long_as(self, step: int) -> set[str]:
         """Return the fingerprints that it would have with as many steps, if these are no fewer than its own."""
-        key = self.study.program.length if self.study.program is not None else length.KEY
-        changes = {key: step} if key else {}
+        changes = {self._length: step} if self._length else {}
         return self._prints(changes) if changes and self._is_no_shorter(changes) else set()
 
     def _is_no_shorter(self, changes: Mapping[str, Any]) -> bool:
-        key = self.study.program.length if self.study.program is not None else length.KEY
-        own, its = self.made.settings.get(key) if self.made is not None else None, changes.get(key)
+        own, its = self.made.settings.get(self._length) if self.made is not None else None, changes.get(self._length)
         return its is None or own is None or its >= own
 
     def _tested(self, other: Other) -> list[str]:

@@ -427,11 +427,18 @@ def test_a_program_s_runs_are_known_by_its_words(tmp_path: Path) -> None:
         ("another", other.replace("python train.py", "python other.py")),
     ):
         ran(tmp_path, written(tmp_path, name, changed), EARLY)
+    for run in ran(tmp_path, written(tmp_path, "gone", other.replace("steps = 10", "steps = 30")), EARLY):
+        shutil.rmtree(run.run_dir)
+        known = {"study": "gone", "run": run.name, "group": run.group, "seed": run.seed, "tag": "", "token": "t"}
+        more = {"fingerprint": run.fingerprint, "target": "local", "run_dir": run.run_dir, "state": "DONE", "step": 30}
+        rest = {"reason": "", "metric": "loss", "value": 3.0, "has_result": True, "gpu_hours": 1.0, "why": ""}
+        ledger.append(tmp_path, "gone", [ledger.Entry(**{**known, **more, **rest, "files": "removed", "time": EARLY})])
     confirmed(tmp_path, text, lr=1e-3)
-    assert [said.split(" that were")[0] for said in alarms(tmp_path)] == [
-        "4 confirming runs have the settings of runs of study longer",
-        "4 confirming runs have the settings of runs of study same",
+    found = alarms(tmp_path)
+    assert [said.split(" that were")[0] for said in found] == [
+        f"4 confirming runs have the settings of runs of study {name}" for name in ("gone", "longer", "same")
     ]
+    assert "(steps = 30, forgotten or started over since)" in found[0]
 
 
 def test_all_forms_and_the_checklist_say_it(tmp_path: Path) -> None:
