@@ -140,11 +140,16 @@ def entry_of(run: StoredRun, *, why: str, files: str, **more: Any) -> Entry:
         time=time.time(), study=run.study, run=run.name, group=run.group, seed=run.seed, tag=run.tag,
         fingerprint=run.fingerprint, token=run.token, target=run.target, run_dir=run.run_dir, state=str(run.state),
         reason=str(run.reason), metric=name, value=value, step=run.progress.get("step"),
-        has_result=run.state is State.DONE or DIVERGED in codes(run.reason),
+        has_result=has_result(run),
         why=why, files=files, queued_at=run.queued_at, left=tuple(run.left), settings=settings,
         global_batch=int(run.spec.get("global_batch") or 0), extended_from=run.extended_from,
         **{"gpu_hours": None, **more},
     )  # fmt: skip
+
+
+def has_result(run: StoredRun) -> bool:
+    """Tell whether a run came to its end, or its loss diverged."""
+    return run.state is State.DONE or DIVERGED in codes(run.reason)
 
 
 def _main_metric(run: StoredRun) -> tuple[str | None, float | str | None]:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from oelm_jobs import Project, connections, ledger
+from oelm_jobs import Project, State, connections, ledger
 from oelm_jobs.cli import fetch as cli_fetch
 from oelm_jobs.errors import LocalError, UsageError
 from oelm_jobs.ledger import Entry
+from oelm_jobs.runs import forget
 from oelm_jobs.transfer import earlier, fetch, sync
 
 PROGRAM = {"stages": [], "metrics": {"files": ["out/*.csv"], "goal": {"loss": "minimize"}}, "checkpoint": "ck-*"}
@@ -283,3 +284,20 @@ def test_of_what_is_named_nothing_else_comes(project: Path, told: Callable[..., 
         assert [one.entry.run for one in mine.fetch().earlier] == ["a"]
         with pytest.raises(UsageError, match="a-s43"):
             mine.cancel("a-s43")
+
+
+def test_a_result_of_a_locked_study_is_removed_once_a_copy_of_it_is_here(
+    project: Path, told: Callable[..., Entry]
+) -> None:
+    run = earlier.run_of(project, told())
+    for over in (run, run._replace(state=State.FAILED, reason="diverged: loss is not finite at step 7")):
+        with pytest.raises(UsageError, match="no copy here, nothing was done: tiny/a") as refused:
+            forget.check_copies(project, [over])
+        assert "oelm-fetch brings them" in refused.value.hint
+    forget.check_copies(project, [run._replace(state=State.FAILED, reason="oom"), run._replace(study="other")])
+    here = make(home(project).parents[1] / "exp_a")
+    put(here / ".oelm" / "fetched.json", json.dumps({"run_dir": run.run_dir, "files": {}}))
+    forget.check_copies(project, [run])
+    (here / "MANIFEST.json").unlink()
+    with pytest.raises(UsageError):
+        forget.check_copies(project, [run])

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import ledger
+from ..agent import rundir
 from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..errors import TargetError, UsageError, few
@@ -26,6 +27,8 @@ from ..outcome import Outcome, each_target
 from ..store import Store
 from ..stored_run import StoredRun
 from ..targets.files import load_target
+from ..transfer import sync
+from ..transfer.home import home_of
 from . import moving
 from .locations import never_was
 from .observe import View, scheduler_of
@@ -63,11 +66,13 @@ def forget(
         say: Is told what was submitted again meanwhile.
 
     Raises:
-        UsageError: One isn't over; nothing was done.
+        UsageError: One isn't over, or what may decide would be removed; nothing was done.
         TargetError: Whether one is over can't be found out, or its files can't be removed; nothing was done.
         LocalError: The ledger can't be written.
     """
     check(view, delete=delete)
+    if delete:
+        check_copies(project, view.runs)
     confirm(view.runs)
     for study in dict.fromkeys(run.study for run in view.runs):
         ledger.append(project, study, [])  # what can't be written is found out before anything is moved
@@ -119,6 +124,27 @@ def check(view: View, *, delete: bool) -> None:
         raise UsageError(
             _("only what is over can be forgotten, nothing was done: {runs}", few(stand)), hint=_next_step(alive)
         )
+
+
+def check_copies(project: Path, runs: Sequence[StoredRun]) -> None:
+    """See that of each result of a locked study, whose first ones decide, there is a copy here that was fetched.
+
+    Raises:
+        UsageError: Of one there is none.
+    """
+    locked = {study for study in {run.study for run in runs} if ledger.is_locked(project, study)}
+    alone = [run for run in runs if run.study in locked and ledger.has_result(run) and not _is_fetched(project, run)]
+    if alone:
+        raise UsageError(
+            _("--delete would remove results of a locked study that have no copy here, nothing was done: {runs}",
+              _titles(alone)),
+            hint=_("oelm-fetch brings them from other machines; without --delete they are moved to .archive"),
+        )  # fmt: skip
+
+
+def _is_fetched(project: Path, run: StoredRun) -> bool:
+    home = home_of(project, run)
+    return sync.record(home).get("run_dir") == run.run_dir and (home / rundir.MANIFEST).exists()
 
 
 def is_over(run: StoredRun) -> bool:

@@ -93,6 +93,16 @@ def test_what_a_forgotten_run_made_is_removed_where_that_is_asked_for(oelm: Oelm
     assert [line["files"] for line in lines(project)] == ["removed"] and states(oelm, "--rebuild") == {}
 
 
+def test_a_result_of_a_locked_study_is_not_removed_with_its_only_copy(oelm: Oelm, project: Path) -> None:
+    oelm("report", "--study", "tiny", "--lock")
+    oelm(*GPT, "--wait")
+    refused = oelm("forget", "gpt_base", "--delete", "--yes", check=False)
+    assert refused.returncode == 2 and "no copy here" in refused.stderr and "tiny/gpt_base" in refused.stderr
+    assert run_dir(project).exists() and lines(project)[1:] == []
+    oelm("forget", "gpt_base", "--yes")
+    assert len(archived(project)) == 1
+
+
 def test_a_run_is_forgotten_only_once_it_is_over(oelm: Oelm, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hold(project, monkeypatch)
     oelm("submit", "--study", "tiny")
