@@ -118,7 +118,7 @@ def test_what_was_fetched_of_a_run_before_it_was_over_is_completed_and_what_is_g
     gone = "the first result was val_loss 4 and decides, since the study is locked; its files are gone"
     assert gone in told(report(rig))
     shutil.move(aside, entry.place)
-    assert "before it was forgotten: " in rig.oelm("fetch").stdout and kept(rig) == [home]
+    assert "before it was forgotten: " in rig.oelm("fetch", "--verify").stdout and kept(rig) == [home]
     shown = report(rig)
     assert losses(shown) == [4.0] and f"decides, since the study is locked ({home})" in told(shown)
 
