@@ -155,7 +155,7 @@ def main() -> None:
         )
         (project / "jobs" / "s.toml").write_text(STUDY.read_text(encoding="utf-8"), encoding="utf-8")
         many = {**environment, "OELM_STATE_DIR": str(Path(folder) / "many")}
-        subprocess.run([sys.executable, "-c", MAKE_INDEX, str(project)], env=many, check=True)
+        subprocess.run([sys.executable, "-c", MAKE_INDEX, str(project)], env=many, check=True, cwd=project)
         completed = {
             f"completing {what}": (
                 (
