@@ -274,9 +274,11 @@ def _runs_within(
     data_there = dict(zip(about.data(study), data_paths(target, study), strict=True))
     linked = tuple(pair for pair in data_there.items() if not pair[0].startswith("/")) if study.program else ()
     has_parents = lineage.is_used(study)
-    taken_from: dict[str, str] = {}  # fingerprints of a variant's runs, by name
+    made: dict[tuple[str, int], Run] = {}  # a variant's runs by group and seed: others of it may take from them
 
     def make(own_tag: str, variant: Study, seed: int, group: Group) -> Run:
+        if run := made.get((group.name, seed)):
+            return run
         name = run_name(study, group.name, seed, own_tag)
         run_dir = str(run_directory(folder, name))
         pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
@@ -312,15 +314,14 @@ def _runs_within(
         is_unknown |= not all(parent.fingerprint for parent in taken)
         if data_hash and not is_unknown:  # nobody has seen the run yet, and to copy it takes longer than all else here
             object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
+        made[group.name, seed] = run
         return run
 
     def parents_of(own_tag: str, variant: Study, seed: int, group: Group) -> tuple[Parent, ...]:
         def fingerprint(of: str, needed: str, its: int, name: str) -> str:
             if of != study.name:
                 return known_runs.get((of, name), "")
-            if name not in taken_from and data_hash:
-                taken_from[name] = make(own_tag, variant, its, study.groups[needed]).fingerprint
-            return taken_from.get(name, "")
+            return make(own_tag, variant, its, study.groups[needed]).fingerprint if data_hash else ""
 
         def name_of(other: Study, needed: str, its: int) -> str:
             if other.name == study.name:
@@ -332,7 +333,7 @@ def _runs_within(
 
     alias: dict[str, str] = {}
     for own_tag, variant in variants(study, of_blocks.tag(block, tag)):
-        taken_from.clear()
+        made.clear()
         for seed in seeds or study.seeds:
             for group in study.groups.values():
                 if groups and group.name not in groups:
