@@ -374,7 +374,6 @@ def test_the_speed_trial_times_both_arms_of_its_hypothesis_at_the_real_world_siz
     assert trial.run_dir == "/r/models/checkpoints/exp_speed_trial"
     alone = plan_runs(reference, AT_R, groups=["oelm_freeze"])
     assert [run.name for run in alone] == ["oelm_freeze"], "one arm alone can't be compared"
-
     assert "speed_trial" not in [run.name for run in plan_runs(reference, AT_R, seeds=[43])]
 
 
