@@ -27,6 +27,6 @@ def from_zero(section: tomlfile.Section, key: str, kind: type[Number]) -> Number
 
 
 def check_name(section: tomlfile.Section, what: str, name: str, reason: str) -> None:
-    """Note why a name of a study, or in one, won't do; ``what`` it names is told."""
+    """Note why a name of a study, or in one, won't do; ``what`` says whose it is."""
     if reason:
         section.wrong(what, reason, value=name, at=name)
