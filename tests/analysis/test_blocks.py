@@ -183,6 +183,13 @@ def test_a_checklist_tells_of_the_runs_intervals_and_settings_of_each_block(
 
 
 @pytest.mark.slow
+def test_power_is_that_of_each_blocks_test_and_of_the_mean(study: Study, runs: list[LoadedRun]) -> None:
+    made = power.table(build(study, runs))
+    assert [str(row[0].value) for row in made.rows][::2] == ["H1, novels", "H1, stories", "H2"]
+    assert "no more often than the one with the least power does" in str(made.remarks[1])
+
+
+@pytest.mark.slow
 def test_power_to_refute_a_claim_about_each_block_is_that_of_a_share_of_the_error(
     study: Study, runs: list[LoadedRun]
 ) -> None:
