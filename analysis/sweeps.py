@@ -98,7 +98,7 @@ def hashed_in(run: LoadedRun) -> dict[str, Any] | None:
     """
     if not re.fullmatch(rf"[0-9a-f]{{{sweep.DIGEST}}}", run.tag.rpartition("-")[2]):
         return None
-    known = {key: value for key, value in _settings(run).items() if re.sub(r"[^\w-]", "_", key) in run.tag}
+    known = {key: value for key, value in _settings(run).items() if sweep.plain(key) in run.tag}
     for count in range(1, min(len(known), MOST_HASHED) + 1):
         for keys in itertools.combinations(known, count):
             values = {key: known[key] for key in keys}

@@ -285,7 +285,7 @@ def name(setting: Setting, tag: str = "") -> str:
     """
     words = {key: _word(setting[key]) for key in sorted(setting)}
     parts = [f"{key}_{word}" if word else key for key, word in words.items()]
-    made = _plain("-".join([*([tag] if tag else []), *parts]))
+    made = plain("-".join([*([tag] if tag else []), *parts]))
     if all(words.values()) and not names.why_not(made):
         return made
     return f"{made[: 63 - DIGEST].rstrip('_-')}-{digest(setting)}"
@@ -298,7 +298,7 @@ def told_in(tag: str, known: Setting) -> list[str]:
     Args:
         known: All settings of the run.
     """
-    parts = {key: _plain(f"{key}_{word}") for key, value in known.items() if (word := _word(value))}
+    parts = {key: plain(f"{key}_{word}") for key, value in known.items() if (word := _word(value))}
     found: list[str] = []
     rest = f"-{tag}"
     while ends := [key for key, part in parts.items() if rest.endswith(f"-{part}")]:
@@ -307,7 +307,8 @@ def told_in(tag: str, known: Setting) -> list[str]:
     return found[::-1]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text as it stands in a name."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 

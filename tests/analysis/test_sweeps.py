@@ -144,7 +144,7 @@ def test_a_combination_that_is_whole_comes_before_one_that_is_not(other: tuple[f
 
 
 def test_the_values_behind_a_hash_in_a_tag_are_found(made: report.Report, tmp_path: Path) -> None:
-    values = {"init": "/far/a.pt", "model.size": 3}
+    values = {"init": "/far/a.pt", "model.größe": 3}
     more = {"init.std": 0.1, "lr": 1e-3, **values}
     for tag, found in ((sweep.name(values, "try"), values), ("init-0123456789ab", None), ("try", None)):
         run = replace(load(make_run(tmp_path, "gpt_base", tag=tag)), train=more, is_script=True)
