@@ -15,7 +15,7 @@ from .judging.limits import no_ratio, not_kept
 from .judging.scales import RATIO, scale_of
 from .judging.verdicts import EACH, MEANS_WELCH, OUTCOMES, TRIAL, UNDECIDABLE, WELCH, Verdict
 from .report import Report, may_pair
-from .statistics import Estimate, Welch, outside_tests
+from .statistics import Estimate, Welch, outside_tests, satterthwaite
 from .tables import EMPTY, Cell, Column, Table, column
 
 ASSUMED_SD = 0.02
@@ -53,11 +53,9 @@ class Design:
         if self.is_paired:
             return Estimate(mean=0.0, standard_error=self.sd / math.sqrt(seeds), df=seeds - 1, sd=self.sd, count=seeds,
                             method="paired")  # fmt: skip
-        counts = seeds, max(seeds, self.beside)
-        errors = [self.sd**2 / 2 / count for count in counts]
-        df = sum(errors) ** 2 / sum(error**2 / (count - 1) for error, count in zip(errors, counts, strict=True))
-        parts = tuple((error, count - 1) for error, count in zip(errors, counts, strict=True))
-        return Welch(mean=0.0, standard_error=math.sqrt(sum(errors)), df=df, sd=self.sd, count=seeds, method="welch",
+        parts = tuple((self.sd**2 / 2 / count, count - 1) for count in (seeds, max(seeds, self.beside)))
+        error2, df = satterthwaite(parts)
+        return Welch(mean=0.0, standard_error=math.sqrt(error2), df=df, sd=self.sd, count=seeds, method="welch",
                      parts=parts)  # fmt: skip
 
     def error(self, *, is_inside: bool) -> float:

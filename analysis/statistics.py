@@ -256,14 +256,20 @@ def welch(group: Sequence[float], against: Sequence[float]) -> Estimate:
         raise ValueError("a spread needs two values per arm at least")
     means, spreads = zip(_mean_variance(group), _mean_variance(against), strict=True)
     parts = tuple((spread / len(arm), len(arm) - 1) for spread, arm in zip(spreads, (group, against), strict=True))
-    error2 = sum(part for part, _ in parts)
-    counts = len(group), len(against)
-    df: float = sum(counts) - 2
-    if error2 > 0:
-        df = error2**2 / sum(part**2 / freedom for part, freedom in parts)
+    (error2, df), count = satterthwaite(parts), min(len(group), len(against))
     error, sd = math.sqrt(error2), math.sqrt(sum(spreads))
-    base = Estimate(mean=means[0] - means[1], standard_error=error, df=df, sd=sd, count=min(counts), method="welch")
+    base = Estimate(mean=means[0] - means[1], standard_error=error, df=df, sd=sd, count=count, method="welch")
     return Welch(**vars(base), parts=(parts[0], parts[1])) if error2 else base
+
+
+def satterthwaite(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Return the squared standard error of a sum of independent means, and its degrees of freedom (Satterthwaite 1946).
+
+    Args:
+        parts: Of each mean: its squared standard error, degrees of freedom.
+    """
+    error2 = sum(part for part, _ in parts)
+    return error2, error2**2 / sum(part**2 / df for part, df in parts) if error2 else sum(df for _, df in parts)
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:
@@ -277,8 +283,7 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
         raise ValueError("a mean needs an estimate at least")
     n = len(estimates)
     parts = [(part / n**2, df) for estimate in estimates for part, df in _parts(estimate)]
-    error2 = sum(part for part, _ in parts)
-    df = error2**2 / sum(part**2 / freedom for part, freedom in parts) if error2 else sum(df for _, df in parts)
+    error2, df = satterthwaite(parts)
     base = Estimate(
         mean=math.fsum(estimate.mean for estimate in estimates) / n,
         standard_error=math.sqrt(error2),
