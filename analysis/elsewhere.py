@@ -7,7 +7,6 @@ fingerprint a run would have if it were as long, and measured as, the other one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -257,11 +256,10 @@ class _Own:
         return its is None or own is None or its >= own
 
     def _tested(self, other: Other) -> list[str]:
-        """Return the hash of its data with the test file of another run."""
-        known = [str(self.run.data.get(key, "")) for key in ("train_sha256", "val_sha256")]
-        if not (other.settings.get(built_in.TEST_DATA) and all(known) and other.test):
+        """Return the hashes of its data with the test file of another run."""
+        if not (other.settings.get(built_in.TEST_DATA) and other.test):
             return []
-        return [hashlib.sha256("\n".join([*known, other.test]).encode()).hexdigest()]
+        return data_of(replace(self.run, data={**self.run.data, "test_sha256": other.test}))
 
     def _is_by_name(self, other: Other) -> bool:
         """Tell whether another run, whose test file nobody knows, was to read the same files as it."""
