@@ -16,7 +16,7 @@ import msgspec
 from oelm_jobs import ledger
 from oelm_jobs.agent.sentences import Sentence, _, joined
 from oelm_jobs.errors import ConfigurationError, UsageError
-from oelm_jobs.programs import description
+from oelm_jobs.programs import built_in, description
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import blocks
 
@@ -129,7 +129,7 @@ def in_force(project: Path, study: Study, data_hash: blocks.DataHash = "") -> st
 def _files(study: Study) -> list[str]:
     """Return what the files are called whose hash a lock has."""
     named = description.of(study).data(study)
-    found = [*named.values()]
-    if study.program is None and "data_path" in named and "val_data_path" not in named:
-        found.insert(1, str(PurePosixPath(named["data_path"]).with_name("val.bin")))  # is validated on what lies there
+    found, (train, val) = [*named.values()], built_in.DATA
+    if study.program is None and train in named and val not in named:
+        found.insert(1, str(PurePosixPath(named[train]).with_name("val.bin")))  # is validated on what lies there
     return found
