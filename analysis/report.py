@@ -136,7 +136,7 @@ def build(
     Args:
         disputes: Seeds whose result that decides is known not to be here, with what the runs themselves dispute.
         compute: The table of what the study took in all.
-        alike: Runs of other studies with the settings of this one's.
+        alike: Runs, mostly of other studies, with the settings of those that decide.
     """
     settled = replicates.settle(study, runs)
     runs = settled.runs
