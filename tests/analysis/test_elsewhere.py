@@ -1,4 +1,4 @@
-"""Runs of other studies of a project with the settings of those that decide: who saw them before the lock is told."""
+"""Runs with the settings of those that decide, mostly of other studies: who saw them before the lock is told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,17 +125,21 @@ def pilot(project: Path, old: str = "", new: str = "", *, at: float = EARLY, **m
     return ran(project, written(project, "pilot", PILOT.replace(old, new) if old else PILOT), at, **more)
 
 
+def told(project: Path, run: Mapping[str, Any], **changes: Any) -> None:
+    """Write a line about a run, or about what its record says, into its study's ledger."""
+    known = {key: run[key] for key in ("study", "group", "seed", "tag", "fingerprint", "run_dir")}
+    known |= {"run": run.get("run") or run["name"], "token": run.get("token", "t"), "target": "local", "state": "DONE"}
+    more = {"reason": "", "metric": "val_loss", "value": 3.0, "step": 12, "has_result": True, "gpu_hours": 1.0}
+    rest = {"why": "", "files": "removed", "time": LATE}
+    ledger.append(project, run["study"], [ledger.Entry(**{**known, **more, **rest, **changes})])
+
+
 def gone(project: Path, old: str = "", new: str = "", *, at: float = EARLY, **changes: Any) -> None:
     """Run it, and forget it afterwards, after the lock."""
     for run in pilot(project, old, new, at=at):
         shutil.rmtree(run.run_dir)
-        known = {"study": "pilot", "run": run.name, "group": run.group, "seed": run.seed, "tag": "", "token": "t"}
-        more = {"fingerprint": run.fingerprint, "target": "local", "run_dir": run.run_dir, "state": "DONE"}
-        rest = {"reason": "", "metric": "val_loss", "value": 3.0, "step": 12, "has_result": True, "gpu_hours": 1.0}
-        made = {"settings": dict(run.settings), "global_batch": run.global_batch}
-        rest |= {"why": "", "files": "removed", "time": LATE, "queued_at": at, **made}
-        entry = ledger.Entry(**{**known, **more, **rest, **changes})
-        ledger.append(project, "pilot", [entry])
+        of_run = {"settings": dict(run.settings), "global_batch": run.global_batch, "queued_at": at}
+        told(project, vars(run), **{**of_run, **changes})
 
 
 def extended(project: Path) -> None:
@@ -242,12 +246,7 @@ def set_aside(project: Path, *, at: float = LATE, **changes: Any) -> None:
         place = path.parent / ".archive" / f"{path.name}-20200101-000000-1"
         place.parent.mkdir(exist_ok=True)
         path.rename(place)
-        known = {
-            key: record[key] for key in ("run", "study", "group", "seed", "tag", "fingerprint", "token", "run_dir")
-        }
-        more = {"target": "local", "state": "DONE", "reason": "", "metric": "val_loss", "value": 3.0, "step": 12}
-        rest = {"has_result": True, "gpu_hours": 1.0, "why": "", "files": "archived", "time": at, "place": str(place)}
-        ledger.append(project, "tune", [ledger.Entry(**{**known, **more, **rest, "queued_at": EARLY, **changes})])
+        told(project, record, files="archived", place=str(place), time=at, queued_at=EARLY, **changes)
 
 
 PEEKS: dict[str, tuple[Attempt, str]] = {
@@ -317,13 +316,8 @@ def going_on(project: Path) -> None:
     """Write down that runs were to start over which did not."""
     again(project, queued_at=EARLY)
     for path in sorted((project / "models" / "checkpoints" / "tune").glob("exp_*/.oelm/run.json")):
-        record = json.loads(path.read_text())
-        known = {
-            key: record[key] for key in ("run", "study", "group", "seed", "tag", "fingerprint", "token", "run_dir")
-        }
-        more = {"target": "local", "state": "CANCELLED", "reason": "", "metric": "val_loss", "value": 3.0, "step": 5}
-        rest = {"has_result": False, "gpu_hours": 1.0, "why": "", "files": "moving", "time": LATE, "event": "rerun"}
-        ledger.append(project, "tune", [ledger.Entry(**{**known, **more, **rest, "queued_at": EARLY})])
+        left = {"state": "CANCELLED", "has_result": False, "step": 5, "files": "moving", "event": "rerun"}
+        told(project, json.loads(path.read_text()), queued_at=EARLY, **left)
 
 
 @pytest.mark.parametrize("what", OWN)
@@ -429,10 +423,7 @@ def test_a_program_s_runs_are_known_by_its_words(tmp_path: Path) -> None:
         ran(tmp_path, written(tmp_path, name, changed), EARLY)
     for run in ran(tmp_path, written(tmp_path, "gone", other.replace("steps = 10", "steps = 30")), EARLY):
         shutil.rmtree(run.run_dir)
-        known = {"study": "gone", "run": run.name, "group": run.group, "seed": run.seed, "tag": "", "token": "t"}
-        more = {"fingerprint": run.fingerprint, "target": "local", "run_dir": run.run_dir, "state": "DONE", "step": 30}
-        rest = {"reason": "", "metric": "loss", "value": 3.0, "has_result": True, "gpu_hours": 1.0, "why": ""}
-        ledger.append(tmp_path, "gone", [ledger.Entry(**{**known, **more, **rest, "files": "removed", "time": EARLY})])
+        told(tmp_path, vars(run), metric="loss", step=30, time=EARLY)
     confirmed(tmp_path, text, lr=1e-3)
     found = alarms(tmp_path)
     assert [said.split(" that were")[0] for said in found] == [
