@@ -214,4 +214,4 @@ def test_a_checklist_has_the_hours_that_the_files_tell_where_the_ledger_has_none
     report = report_on(tmp_path, STUDY)
     (one,) = report.past
     assert one.run is not None and one.run.gpu_hours
-    assert "compute of 1 runs" not in report.show_checklist("neurips")
+    assert "of which no record says it" not in report.show_checklist("neurips")
