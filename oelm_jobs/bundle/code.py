@@ -15,6 +15,7 @@ from typing import Any
 from ..agent import rundir, schema, trees
 from ..agent.sentences import _
 from ..code import kept
+from .archive import files_in
 
 FOLDER = "code"
 SUFFIX = ".json"
@@ -100,7 +101,7 @@ def renamed(folder: Path) -> dict[str, str]:
         place = folder / FOLDER / name
         rows = [
             (inner, is_executable.get(inner, False), hashlib.sha256((place / inner).read_bytes()).hexdigest())
-            for inner in sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+            for inner in files_in(place)
         ]
         now = names[name] = trees.name_of(rows)
         if now == name:
@@ -120,10 +121,10 @@ def _replace(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     any_of = re.compile(rb"(?<![0-9a-f])(?:%s)(?![0-9a-f])" % b"|".join(name.encode() for name in sorted(names)))
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
+    for name in files_in(folder):
         if name.startswith(f"{FOLDER}/"):
             continue
+        path = folder / name
         content = path.read_bytes()
         new = any_of.sub(lambda one: names[one[0].decode()].encode(), content)
         if new != content:
@@ -143,7 +144,7 @@ def why_not(folder: Path, study: str, left_out: Collection[str]) -> str:
     for name in sorted(named):
         if not (folder / FOLDER / f"{name}{SUFFIX}").is_file() and f"{FOLDER}/{name}" not in left_out:
             return _("{name} is missing", f"{FOLDER}/{name}{SUFFIX}")
-    there = {path.relative_to(folder).as_posix() for path in (folder / FOLDER).rglob("*") if path.is_file()}
+    there = {f"{FOLDER}/{name}" for name in files_in(folder / FOLDER)}
     for listing in sorted((folder / FOLDER).glob(f"*{SUFFIX}")):
         there.discard(f"{FOLDER}/{listing.name}")
         name = listing.name[: -len(SUFFIX)]

@@ -93,7 +93,7 @@ def _of_lock(content: dict[str, Any], known: Mapping[str, str]) -> dict[str, str
     if now != content["plan_sha256"]:
         found[content["plan_sha256"]] = content["plan_sha256"] = now
     if "sha256" in content:
-        now = hash_of({key: value for key, value in content.items() if key != "sha256"})
+        now = lock.sha256_of(content)
         if now != content["sha256"]:
             found[content["sha256"]] = content["sha256"] = now
     return found
