@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .bundling import Made
     from .checks.finding import Finding
     from .confirming import Confirmation
-    from .ledger import Entry
     from .outcome import Outcome
     from .reporting import StudyReport
     from .runs.control import Cancelled
@@ -531,7 +530,7 @@ class Project(AbstractContextManager["Project"]):
             confirm: Is given the runs that would be forgotten; what it raises keeps them.
 
         Raises:
-            UsageError: One isn't over; nothing was done.
+            UsageError: One isn't over, or what may decide would be removed; nothing was done.
             TargetError: Whether one is over can't be found out, or its files can't be removed; nothing was done.
         """
         from .runs import forget
@@ -593,7 +592,11 @@ class Project(AbstractContextManager["Project"]):
         order = {(run.study, run.name): number for number, run in enumerate(runs)}
         done.sort(key=lambda one: order[one.run.study, one.run.name])
         meant = {(run.study, run.name) for run in (*known_here, *before_them)}
-        before = [entry for entry in self._lacking(study, again=verify) if (entry.study, entry.run) in meant]
+        before = [
+            entry
+            for entry in earlier.lacking(self.folder, {name for name, _run in meant}, self._current(), again=verify)
+            if (entry.study, entry.run) in meant
+        ]
         brought = [
             one
             for target in dict.fromkeys(entry.target for entry in before)
@@ -623,13 +626,6 @@ class Project(AbstractContextManager["Project"]):
             [run for run in found if (run.study, run.name, run.token) not in gone],
             [run for run in found if (run.study, run.name, run.token) in gone],
         )
-
-    def _lacking(self, study: Study | str | None, *, again: bool) -> list[Entry]:
-        """Return the ledgers' lines about runs whose records are not here: of a study, or all."""
-        from .transfer import earlier
-
-        meant = study if study is None or isinstance(study, str) else study.name
-        return earlier.lacking(self.folder, None if meant is None else {meant}, self._current(), again=again)
 
     def _current(self) -> set[tuple[str, str, str]]:
         """Return study, name and token of each run that the index knows."""
