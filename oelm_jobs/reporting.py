@@ -299,8 +299,8 @@ def report_on(
         chosen = asked
         at = bundled.made_at if bundled is not None else None
         runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints", at=at)
-        seen = _last_seen(project, asked)
-        runs = _as_last_seen(project, asked, runs, seen) if bundled is None else runs
+        seen = _last_seen(project, asked) if bundled is None else {}
+        runs = _as_last_seen(project, asked, runs, seen)
         tokens = {name: run.token for name, run in seen.items()}
         past = earlier.load(project, asked, tokens, runs, now=loading.now(at), is_bundled=bundled is not None)
         if not runs and bundled is None:
