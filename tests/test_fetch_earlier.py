@@ -154,7 +154,7 @@ def test_another_run_in_its_place_is_not_it_and_the_ledger_says_that_it_is_gone(
 
 
 def test_only_locked_studies_are_asked_for_and_only_runs_that_are_meant(
-    project: Path, told: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch
+    project: Path, told: Callable[..., Entry]
 ) -> None:
     def lacking(studies: set[str] | None = None, *current: tuple[str, str, str]) -> list[str]:
         return [entry.run for entry in earlier.lacking(project, studies, current)]

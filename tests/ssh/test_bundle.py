@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
-from pathlib import Path
 
 import pytest
 
 from oelm_jobs.agent import trees
+from tests.bundle.test_bundling import contents
 from tests.ssh.conftest import Rig
 
 pytestmark = pytest.mark.slow
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    with tarfile.open(path) as packed:
-        found = {info.name: packed.extractfile(info) for info in packed}
-        return {name: file.read() for name, file in found.items() if file is not None}
 
 
 def test_the_code_that_ran_on_a_host_is_packed_though_host_and_working_tree_have_it_no_more(rig: Rig) -> None:
