@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from oelm_jobs.analysis import elsewhere
 
-from oelm_jobs import bundling, ledger
+from oelm_jobs import bundling, ledger, reporting
 from oelm_jobs.agent import trees
 from oelm_jobs.bundle import archive
 from oelm_jobs.bundle import contents as contents_of
@@ -107,8 +107,10 @@ def test_a_bundle_repeats_the_projects_own_verdicts_byte_for_byte(
     with tarfile.open(made.path) as whole:
         whole.extractall(tmp_path / "unpacked", filter="data")
     monkeypatch.chdir(tmp_path / "unpacked")
-    with bundling.reproduce(".") as found:
-        assert found.differs == (), "as its README says"
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "_stored", lambda *_: pytest.fail("the index says nothing of a bundle"))
+        with bundling.reproduce(".") as found:
+            assert found.differs == (), "as its README says"
     assert made.differs == () and bundling.make(project, "s", tmp_path / "c.tar.gz").sha256 == made.sha256
     packed = contents(made.path)
     for name in ("hypothesis_validation.txt", "analysis_results.json", "comparison_table.txt"):

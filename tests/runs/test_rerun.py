@@ -169,7 +169,9 @@ def test_a_seed_that_was_forgotten_after_the_lock_decides_all_the_same(oelm: Oel
     assert losses(report(oelm)) == [(42, 4.0)], "nor does another one take its place"
 
 
-def test_a_first_result_whose_files_were_removed_decides_all_the_same(oelm: Oelm, project: Path, run: Run) -> None:
+def test_a_first_result_whose_files_were_removed_is_told_to_decide_all_the_same(
+    oelm: Oelm, project: Path, run: Run
+) -> None:
     oelm("report", "--study", "tiny", "--lock")
     run(4.0)
     shutil.rmtree(run_dir(project))
