@@ -154,7 +154,8 @@ def reproduce(place: Path | str, *, only: Sequence[str] = (), output: Path | Non
         output: Where the report's files go, if they are wanted.
 
     Raises:
-        UsageError: It isn't what its manifest says; nothing of it was used.
+        UsageError: It isn't what its manifest says, and nothing of it was used; or its code isn't what the records of
+            its runs name.
     """
     place = Path(place)
     with archive.opened(place) as folder:
