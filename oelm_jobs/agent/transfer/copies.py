@@ -9,7 +9,7 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Set
+from typing import Dict, Iterable, Iterator, List, Set, Tuple
 
 from .. import privacy, rundir, trees
 from .taken import Taken
@@ -57,7 +57,7 @@ def remove(root: str, names: Iterable[str]) -> List[str]:
         with contextlib.suppress(OSError):
             trees.remove(os.path.join(folder, name))
             done.append(name)
-    for place in list(_each(folder)):
+    for place in _each(folder):
         if _LEFT.fullmatch(os.path.basename(place)):
             shutil.rmtree(place, ignore_errors=True)
     for above in sorted(Path(folder).glob("*/*")) + sorted(Path(folder).glob("*")):
@@ -72,13 +72,13 @@ def _folder(root: str) -> str:
 
 def _each(folder: str) -> Iterator[str]:
     """Yield the path of each folder two below one; links are none."""
-    for path in sorted(Path(folder).glob("*/*/*")) + sorted(Path(folder).glob("*/*/.*")):
+    for path in sorted(Path(folder).glob("*/*/*")):
         with contextlib.suppress(OSError):
             if stat.S_ISDIR(os.lstat(str(path)).st_mode):
                 yield str(path)
 
 
-def _size_and_age(place: str) -> "tuple[int, float]":
+def _size_and_age(place: str) -> Tuple[int, float]:
     """Return the bytes of a copy's files, and when something was last put into it: who sends a file sets its time of
     modification, but not that of change.
     """
