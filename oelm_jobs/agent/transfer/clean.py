@@ -74,9 +74,11 @@ def discard(request: messages.DiscardRequest) -> messages.Discarded:
         for place in places:
             trees.remove(place)
         trees.sweep(folder, blind_s)
-        rows, doubt = taken(uses)
-        young_s = max(request.get("young_s") or 0.0, blind_s)
-        sizes = {} if doubt or not request["copies"] else copies.unused(request["root"], rows, young_s)
+        sizes: Dict[str, int] = {}
+        if request["copies"]:
+            rows, doubt = taken(uses)
+            young_s = max(request.get("young_s") or 0.0, blind_s)
+            sizes = {} if doubt else copies.unused(request["root"], rows, young_s)
         gone = copies.remove(request["root"], [name for name in request["copies"] if name in sizes])
     return {"removed": names, "freed": freed + sum(sizes[name] for name in gone), "copies": gone}
 
