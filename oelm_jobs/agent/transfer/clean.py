@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Dict, List, Sequence, Set, Tuple
 from .. import privacy, rundir, trees
 from ..sentences import _
 from ..snapshots import FOLDER
-from . import copies
+from . import copies, find
 from .taken import taken, told
 from .uses import NAME, Uses, snapshot_in
 
@@ -41,7 +41,7 @@ def snapshots(request: messages.SnapshotsRequest) -> messages.SnapshotsAnswer:
             ``doubt``: why they may take anything, empty where that is known.
     """
     folder = os.path.join(request["root"], rundir.CONTROL, FOLDER)
-    uses = _uses(request)
+    uses = Uses(request["root"], find.top(request))
     names, note = _unused(folder, request, uses)
     rows, doubt = taken(uses)
     return {
@@ -66,7 +66,7 @@ def discard(request: messages.DiscardRequest) -> messages.Discarded:
     folder = os.path.join(request["root"], rundir.CONTROL, FOLDER)
     with trees.held(folder, alone=True) as is_held:
         blind_s = 0.0 if is_held else BLIND_S
-        uses = _uses(request)
+        uses = Uses(request["root"], find.top(request))
         unused = _unused(folder, request, uses, blind_s)[0]
         names = [name for name in unused if name in request["names"]]
         places = [os.path.join(folder, name) for name in names]
@@ -81,11 +81,6 @@ def discard(request: messages.DiscardRequest) -> messages.Discarded:
             sizes = {} if doubt else copies.unused(request["root"], rows, young_s)
         gone = copies.remove(request["root"], [name for name in request["copies"] if name in sizes])
     return {"removed": names, "freed": freed + sum(sizes[name] for name in gone), "copies": gone}
-
-
-def _uses(request: messages.SnapshotsRequest) -> Uses:
-    root = request["root"]
-    return Uses(root, request.get("checkpoint_root") or os.path.join(root, "models", "checkpoints"))
 
 
 def _unused(folder: str, request: messages.SnapshotsRequest, uses: Uses, least_s: float = 0.0) -> Tuple[List[str], str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import glob
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List
 
 from .. import records, rundir, verbs
 
 if TYPE_CHECKING:
     from .. import messages
+
+
+def top(request: messages.FindRequest) -> str:
+    """Return the folder of a root's run directories."""
+    return request.get("checkpoint_root") or os.path.join(request["root"], "models", "checkpoints")
 
 
 def find(request: messages.FindRequest) -> messages.FindAnswer:
@@ -28,8 +32,7 @@ def find(request: messages.FindRequest) -> messages.FindAnswer:
         from ..slurm import submit as slurm_submit
 
         waiting = slurm_submit.waiting_records(request["root"])  # of jobs that have not begun: their scripts hold them
-    top = request.get("checkpoint_root") or str(Path(request["root"]) / "models" / "checkpoints")
-    for folder, folders, _ in os.walk(top):
+    for folder, folders, _ in os.walk(top(request)):
         record = rundir.read_json(rundir.control(folder, rundir.RUN))
         if record is not None:
             found = dict(waiting.pop(folder, record), run_dir=folder)

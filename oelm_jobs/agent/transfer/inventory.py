@@ -19,7 +19,7 @@ from ..sentences import _
 from ..slurm import claim as slurm_claim
 from ..slurm.facts import read_written
 from ..states import Checkpoints
-from . import hashes, taken, uses
+from . import find, hashes, taken, uses
 
 if TYPE_CHECKING:
     from .. import messages
@@ -261,21 +261,19 @@ def remove(request: messages.RemoveRequest) -> messages.RemoveAnswer:
         for name in run["files"]:
             inside.path_in(inside.run_dir(run["run_dir"]), name)
     looked = {run["run_dir"]: _fetched_ones(run["run_dir"], run["files"]) for run in request["runs"]}
-    root = request["root"]
-    top = request.get("checkpoint_root") or os.path.join(root, "models", "checkpoints")
-    with trees.held(os.path.join(root, rundir.CONTROL, snapshots.FOLDER), alone=True) as is_held:
-        takers, doubt = _takers(root, top)
+    with trees.held(os.path.join(request["root"], rundir.CONTROL, snapshots.FOLDER), alone=True) as is_held:
+        takers, doubt = _takers(request)
         answers: Dict[str, messages.Removed] = {}
         for run in request["runs"]:
             if answers and not is_held:
-                takers, doubt = _takers(root, top)
+                takers, doubt = _takers(request)
             answers[run["run_dir"]] = _remove(run["run_dir"], run["files"], looked[run["run_dir"]], takers, doubt)
     return {"runs": answers}
 
 
-def _takers(root: str, top: str) -> Tuple[taken.Takers, str]:
+def _takers(request: messages.RemoveRequest) -> Tuple[taken.Takers, str]:
     """Return who takes what from others below a root, and why that isn't known."""
-    rows, doubt = taken.taken(uses.Uses(root, top))
+    rows, doubt = taken.taken(uses.Uses(request["root"], find.top(request)))
     return taken.Takers(rows), doubt
 
 
