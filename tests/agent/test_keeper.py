@@ -293,9 +293,11 @@ def test_a_keeper_that_is_not_told_everything_starts_nothing(root: Path) -> None
 # Runs that need others ------------------------------------------------------------------------------------------------
 
 
-def needing(root: Path, runs: Sequence[Run], needed: Sequence[Run]) -> None:
-    """Submit runs that need others, which were submitted before; each notes that it ran."""
-    needs = [{"study": "s", "run": run.name, "run_dir": run.run_dir, "token": "t", "when": "success"} for run in needed]
+def needing(root: Path, runs: Sequence[Run], met: Run, needed: Sequence[Run]) -> None:
+    """Submit runs that need others, which were submitted before, and one that was over then; each notes that it ran."""
+    need = {"study": "s", "when": "success"}
+    needs = [{**need, "run": met.name, "run_dir": met.run_dir}]
+    needs += [{**need, "run": run.name, "run_dir": run.run_dir, "token": "t"} for run in needed]
     requests = [
         {"run_dir": run.run_dir, "token": "t1", "script": script_of(root, run, noting(root, run), "t1", needs=needs),
          "gpus": run.gpus, "needs": [each.run_dir for each in needed]}
@@ -318,8 +320,9 @@ def over(root: Path, name: str) -> Run:
 @pytest.mark.parametrize("count", [2, 200])
 def test_a_claim_takes_no_more_than_a_page_however_many_runs_are_needed(root: Path, count: int) -> None:
     needed, runs = [over(root, f"n{number:03d}") for number in range(count)], runs_of(root, 2)
-    last = rundir.lock(rundir.control(needed[-1].run_dir, rundir.CLAIM))
-    needing(root, runs, needed)
+    last, met = rundir.lock(rundir.control(needed[-1].run_dir, rundir.CLAIM)), over(root, "met")
+    again = rundir.lock(rundir.control(met.run_dir, rundir.CLAIM))  # somebody runs it again, which nobody waits for
+    needing(root, runs, met, needed)
     assert len(kept(runs)) == 2
     for run in runs:
         claim = rundir.control(run.run_dir, rundir.CLAIM).read_bytes()
@@ -329,6 +332,7 @@ def test_a_claim_takes_no_more_than_a_page_however_many_runs_are_needed(root: Pa
     os.close(last)
     for run in runs:
         wait_for_state(run, "DONE")
+    os.close(again)
     assert sorted(journal(root)) == [run.name for run in runs], "each once"
 
 
@@ -385,15 +389,13 @@ def test_who_waits_far_behind_takes_next_to_no_memory_and_goes_on_as_the_same_pr
 
 @pytest.mark.slow
 def test_what_a_run_needed_and_had_before_it_stood_in_line_is_not_asked_for_again(root: Path) -> None:
-    needed, runs = make_run(root, "needed"), runs_of(root, 3 + lease.FAR)
-    end = {"version": 1, "token": "t", "state": "DONE", "reason": "", "attempts": []}
-    rundir.control(needed.run_dir, "").mkdir(parents=True)
-    rundir.write_json(rundir.control(needed.run_dir, rundir.END), end)
+    needed, runs = over(root, "needed"), runs_of(root, 3 + lease.FAR)
     one_by_one(root, runs[:-1])
     last, need = runs[-1], {"study": "s", "run": "needed", "run_dir": needed.run_dir, "token": "t", "when": "success"}
     launch_runs(root, [(last, noting(root, last))], token="its", needs=[need])
     wait_until(lambda: standing([last]) and program_of(last) == "flock", "it to wait in a small program")
-    rundir.write_json(rundir.control(needed.run_dir, rundir.END), {**end, "state": "FAILED"})  # somebody ran it again
+    end = rundir.control(needed.run_dir, rundir.END)
+    rundir.write_json(end, {**read(end), "state": "FAILED"})  # somebody ran it again
     cancel.cancel({"run_dirs": [runs[0].run_dir]})
     assert wait_for_state(last, "DONE", "CANCELLED")["state"] == "DONE"
 

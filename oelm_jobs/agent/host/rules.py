@@ -50,11 +50,12 @@ class Traces:
         return waiting_record.read(self._run_dir, token, since=spoke_at - SPOKE_S)
 
     def needed(self, claim: ClaimRecord) -> str:
-        """Return the first of the runs that it needs, by a keeper's claim, which is not over; empty where all are."""
+        """Return the first that isn't over of the runs that it waits for, by a keeper's claim; empty where all are."""
         run_dirs = claim.get("needs") or ()
         if claim.get("has_more_needs"):
             held = rundir.records_of(rundir.control(self._run_dir, rundir.SCRIPT), '"needs"')
-            run_dirs = [str(need.get("run_dir") or "") for each in held for need in each.get("needs") or ()]
+            needs = [need for each in held for need in each.get("needs") or ()]
+            run_dirs = [str(need["run_dir"]) for need in needs if need.get("token")]  # the others were over before
         return rundir.first_held(run_dirs)
 
     def place(self) -> Optional[int]:
