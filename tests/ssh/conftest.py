@@ -149,6 +149,12 @@ class Rig:
         """Where it lies at home once it was fetched."""
         return self.project / "models" / "checkpoints" / "tiny" / f"exp_{name}"
 
+    def restart(self, **environment: str) -> None:
+        """Have what the host runs from now on find this in its environment."""
+        self.host.stop()
+        self.host.environment.update(environment)
+        self.host.start(self.client.public_key)
+
     def submit(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
         """Submit runs of the study to the host."""
         return self.oelm("submit", "--study", "tiny", "--target", self.target, *words, **more)

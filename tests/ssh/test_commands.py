@@ -127,9 +127,7 @@ def test_allowed_variables_reach_the_run_and_are_written_nowhere(rig: Rig, monke
 def test_status_shows_gpus_queue_and_disk_in_the_same_round_trip(rig: Rig) -> None:
     rig.host.gpus = 2
     rig.host.show_gpus(used_mb=[20000])
-    rig.host.stop()
-    rig.host.environment["TRAINER_STEP_S"] = "0.1"
-    rig.host.start(rig.client.public_key)
+    rig.restart(TRAINER_STEP_S="0.1")
     rig.edit(("max_steps = 12", "max_steps = 100000"))
     rig.submit("--group", "gpt_base")
     rig.wait_for("gpt_base", "RUNNING")

@@ -14,16 +14,9 @@ from tests.support import wait_until
 GPT = ("--group", "gpt_base")
 
 
-def restart(rig: Rig, **environment: str) -> None:
-    """Have the host's next runs find this in their environment."""
-    rig.host.stop()
-    rig.host.environment.update(environment)
-    rig.host.start(rig.client.public_key)
-
-
 def train(rig: Rig, loss: float, *words: str) -> None:
     """Run gpt_base on the host to a loss."""
-    restart(rig, TRAINER_LOSS=str(loss))
+    rig.restart(TRAINER_LOSS=str(loss))
     rig.submit(*GPT, *words, "--yes", "--wait")
 
 
@@ -96,7 +89,7 @@ def test_what_was_fetched_of_a_run_before_it_was_over_is_completed_and_what_is_g
     holds = rig.project.parent / "holds"
     holds.mkdir()
     (holds / "exp_gpt_base").touch()
-    restart(rig, TRAINER_HOLD=str(holds), TRAINER_LOSS="4.0")
+    rig.restart(TRAINER_HOLD=str(holds), TRAINER_LOSS="4.0")
     rig.submit(*GPT)
     rig.oelm("report", "--study", "tiny", "--lock")
     wait_until((rig.run_dir() / "best_model.pt").exists, "its first checkpoint")

@@ -37,9 +37,7 @@ def starts(rig: Rig, name: str = "gpt_base") -> int:
 def slow(rig: Rig, steps: int = 100000, pace: str = "0.05") -> None:
     """Let training take long: a start of the host with another environment."""
     rig.edit(("max_steps = 12", f"max_steps = {steps}"))
-    rig.host.stop()
-    rig.host.environment["TRAINER_STEP_S"] = pace
-    rig.host.start(rig.client.public_key)
+    rig.restart(TRAINER_STEP_S=pace)
 
 
 # The launch -----------------------------------------------------------------------------------------------------------

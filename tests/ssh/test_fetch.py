@@ -47,9 +47,7 @@ class Silent:
 
 def train(rig: Rig, *names: str, size: int = 1000, pace: str = "0", steps: int = 12) -> None:
     """Have runs trained on the host, with checkpoints of ``size`` bytes."""
-    rig.host.stop()
-    rig.host.environment.update(TRAINER_BYTES=str(size), TRAINER_STEP_S=pace)
-    rig.host.start(rig.client.public_key)
+    rig.restart(TRAINER_BYTES=str(size), TRAINER_STEP_S=pace)
     rig.edit(("max_steps = 12", f"max_steps = {steps}"))
     rig.submit("--groups", ",".join(names or ("gpt_base",)), "--mode", "parallel")
 
@@ -147,9 +145,7 @@ def proxy(rig: Rig) -> Iterator[Proxy]:
     made = Proxy(rig.host)
     rig.client.knows(rig.host, alias="far", HostName="127.0.0.1", Port=str(made.port))
     write_target(rig.project, "far", python=stand_in(rig.host))
-    rig.host.stop()
-    rig.host.environment["TRAINER_STEP_S"] = "0.1"
-    rig.host.start(rig.client.public_key)
+    rig.restart(TRAINER_STEP_S="0.1")
     yield made
     made.close()
 

@@ -20,9 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_what_a_run_takes_goes_to_its_host_by_way_of_this_machine(rig: Rig, tmp_path: Path) -> None:
-    rig.host.stop()
-    rig.host.environment["OELM_COPIED_S"] = "0"
-    rig.host.start(rig.client.public_key)
+    rig.restart(OELM_COPIED_S="0")
     hold = tmp_path / "hold"
     hold.mkdir()
     (rig.project / "step.py").write_text(SCRIPT)

@@ -25,9 +25,7 @@ def stop_in_the_middle(rig: Rig) -> None:
     assert "cancelled" in rig.oelm("cancel", "gpt_base").stdout
     rig.wait_for("gpt_base", "CANCELLED")
     assert list(rig.run_dir().glob("checkpoint_*.pt"))
-    rig.host.stop()
-    rig.host.environment.update(TRAINER_STEP_S="0")
-    rig.host.start(rig.client.public_key)
+    rig.restart(TRAINER_STEP_S="0")
 
 
 def python_of(rig: Rig) -> str:
