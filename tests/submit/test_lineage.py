@@ -47,13 +47,6 @@ best = "model.json"
 
 
 @pytest.fixture
-def hold(tmp_path: Path) -> Path:
-    """The folder of files that let runs wait or fail."""
-    (tmp_path / "hold").mkdir()
-    return tmp_path / "hold"
-
-
-@pytest.fixture
 def mine(tmp_path: Path, hold: Path) -> Iterator[Project]:
     folder = tmp_path / "mine"
     (folder / "jobs").mkdir(parents=True)
@@ -195,6 +188,20 @@ def test_what_another_command_is_sending_is_not_waited_for_yet(mine: Project, mo
     submit(mine, "tune")
 
 
+def cancel_meanwhile(project: Project, study: str, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let a run that trains be cancelled once the next submission has looked at it; return its token."""
+    intend = Store.intend
+
+    def cancelled(self: Store, *given: Any) -> Any:
+        monkeypatch.undo()
+        project.cancel(runs(project, study)[name])
+        assert ended_one(project, study, name).state is State.CANCELLED
+        return intend(self, *given)
+
+    monkeypatch.setattr(Store, "intend", cancelled)
+    return runs(project, study)[name].token
+
+
 def test_what_ends_while_it_is_submitted_again_is_left_alone_since_nobody_has_looked_for_what_it_needs(
     mine: Project, hold: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,15 +209,7 @@ def test_what_ends_while_it_is_submitted_again_is_left_alone_since_nobody_has_lo
     submit(mine, "pre", seeds=[1])
     submit(mine, "tune", seeds=[1])
     wait_until(lambda: (hold / "began-tuned").exists(), "the run to train")
-    intend, token = Store.intend, runs(mine, "tune")["tuned"].token
-
-    def cancelled(self: Store, *given: Any) -> Any:
-        monkeypatch.undo()
-        mine.cancel(runs(mine, "tune")["tuned"])
-        assert ended_one(mine, "tune", "tuned").state is State.CANCELLED
-        return intend(self, *given)
-
-    monkeypatch.setattr(Store, "intend", cancelled)
+    token = cancel_meanwhile(mine, "tune", "tuned", monkeypatch)
     (left,) = mine.submit(mine.plan("tune", "local", mode="parallel", seeds=[1]))
     assert (left.state, left.note) == (State.CANCELLED, "is RUNNING")
     assert runs(mine, "tune")["tuned"].token == token
@@ -227,15 +226,7 @@ def test_what_ends_while_a_run_that_needs_it_is_submitted_is_left_alone_too(
     (hold / "hold-a").touch()
     submit(mine, "chain", seeds=[1], groups=["a"])
     wait_until(lambda: (hold / "began-a").exists(), "the run to train")
-    intend, token = Store.intend, runs(mine, "chain")["a"].token
-
-    def cancelled(self: Store, *given: Any) -> Any:
-        monkeypatch.undo()
-        mine.cancel(runs(mine, "chain")["a"])
-        assert ended_one(mine, "chain", "a").state is State.CANCELLED
-        return intend(self, *given)
-
-    monkeypatch.setattr(Store, "intend", cancelled)
+    token = cancel_meanwhile(mine, "chain", "a", monkeypatch)
     submit(mine, "chain", seeds=[1])
     assert runs(mine, "chain")["a"].token == token, "the other one asks how that execution ended"
     found = ended_one(mine, "chain", "b")

@@ -23,13 +23,6 @@ TAKES = 'inputs = { init = "pre/base:best" }'
 
 
 @pytest.fixture
-def hold(tmp_path: Path) -> Path:
-    """The folder of files that let runs wait or fail."""
-    (tmp_path / "hold").mkdir()
-    return tmp_path / "hold"
-
-
-@pytest.fixture
 def mine(tmp_path: Path, hold: Path) -> Iterator[Project]:
     """A project whose study ``pre`` is done on ``other`` and lies at home, too."""
     folder, other = tmp_path / "mine", tmp_path / "other"
