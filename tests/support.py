@@ -25,6 +25,7 @@ from oelm_jobs.spec.target import Target
 from oelm_jobs.targets.files import LOCAL
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+TRAINER = REPOSITORY / "tests" / "ssh" / "trainer.py"
 
 TINY_STUDY = """
 question = "Does the machinery work?"
@@ -148,18 +149,19 @@ def stand_in_for_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lin
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
-def stand_in_for_python(path: Path, options: str = "") -> str:
+def stand_in_for_python(path: Path, options: str = "", *, python: str = sys.executable, trainer: Path = TRAINER) -> str:
     """Make ``path`` a ``python`` that trains with tests/ssh/trainer.py and is the suite's own for all else; return it.
 
     Args:
         options: Of the suite's python, ``-S`` to keep the toolkit and torch from it.
+        python: Another one in place of the suite's.
+        trainer: A copy of the script.
     """
-    trainer = REPOSITORY / "tests" / "ssh" / "trainer.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         "#!/bin/sh\n"
-        f"case \"$2\" in train | torch.distributed.run) exec '{sys.executable}' -S '{trainer}' \"$@\" ;; esac\n"
-        f"exec '{sys.executable}' {options} \"$@\"\n"
+        f"case \"$2\" in train | torch.distributed.run) exec '{python}' -S '{trainer}' \"$@\" ;; esac\n"
+        f"exec '{python}' {options} \"$@\"\n"
     )
     path.chmod(0o755)
     return str(path)

@@ -23,7 +23,7 @@ from oelm_jobs.folders import config_folder
 from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
 from tests.ssh.testbed import COMMANDS, Client, Host, Network
-from tests.support import needs, stand_in_for_python, wait_until
+from tests.support import TRAINER, needs, stand_in_for_python, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +129,12 @@ def add_target(path: Path, name: str, **values: object) -> None:
 def stand_in(host: Host) -> str:
     """Return a ``python`` on a host that trains with tests/ssh/trainer.py and is the suite's own for all else."""
     return stand_in_for_python(host.place / "bin" / "python")
+
+
+def stand_in_for_accounts(host: Host) -> str:
+    """Return such a ``python`` that every account of a host may run: the suite's own may lie where they can't look."""
+    trainer = shutil.copyfile(TRAINER, host.place / "bin" / "trainer.py")
+    return stand_in_for_python(host.place / "bin" / "python", python="/usr/bin/python3", trainer=trainer)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from oelm_jobs import connections
 from oelm_jobs.cli import status
 from oelm_jobs.cli import submit as command
 from oelm_jobs.connections import fabric, process, wire
-from tests.ssh.conftest import Rig, stand_in, write_target
+from tests.ssh.conftest import Rig, stand_in, stand_in_for_accounts, write_target
 from tests.ssh.testbed import Account, Client, Host, Proxy
 from tests.support import read, wait_until
 
@@ -318,14 +318,7 @@ def test_two_users_race_for_gpus_and_respect_each_other(
             place=Path(folder) / "host", name="shared", gpus=4, environment={"TRAINER_STEP_S": "0.02"},
             accounts=[Account("alice", uid=21001), Account("bob", uid=21002)],
         )  # fmt: skip
-        trainer = host.place / "bin" / "trainer.py"
-        trainer.write_text((Path(__file__).parent / "trainer.py").read_text())
-        python = host.place / "bin" / "python"
-        python.write_text(
-            f'#!/bin/sh\ncase "$2" in train | torch.distributed.run) exec /usr/bin/python3 -S {trainer} "$@" ;; esac\n'
-            'exec /usr/bin/python3 "$@"\n'
-        )
-        python.chmod(0o755)
+        python = stand_in_for_accounts(host)
         host.start(client.public_key)
         try:
             text = (project / "jobs" / "tiny.toml").read_text()
@@ -334,7 +327,7 @@ def test_two_users_race_for_gpus_and_respect_each_other(
             )
             client.knows(host, alias="shared")
             for user in ("alice", "bob"):
-                write_target(project, user, host="shared", user=user, python=str(python))
+                write_target(project, user, host="shared", user=user, python=python)
                 words = ("submit", "--study", "tiny", "--group", "gpt_base", "--mode", "parallel", "--target", user)
                 oelm(*words, "--seeds", "42,43,44", "--tag", user, "--send-data")
             rig = Rig(host=host, client=client, project=project, oelm=oelm)

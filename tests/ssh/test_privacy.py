@@ -17,7 +17,7 @@ import pytest
 from oelm_jobs.cli import view
 from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
-from tests.ssh.conftest import write_target
+from tests.ssh.conftest import stand_in_for_accounts, write_target
 from tests.ssh.testbed import FIRST_GROUP, Account, Client, Host
 from tests.support import wait_until
 
@@ -59,14 +59,7 @@ def lab(client: Client, project: Path, oelm: Callable[..., Any]) -> Iterator[Lab
         Path(place).chmod(0o755)
         accounts = [Account(name, uid=21001 + number) for number, name in enumerate(UMASKS)]
         host = Host(place=Path(place) / "host", name="lab", accounts=accounts, groups={"lab": ["alice", "bob"]})
-        trainer = host.place / "bin" / "trainer.py"
-        trainer.write_text((Path(__file__).parent / "trainer.py").read_text())
-        python = host.place / "bin" / "python"
-        python.write_text(
-            f'#!/bin/sh\ncase "$2" in train | torch.distributed.run) exec /usr/bin/python3 -S {trainer} "$@" ;; esac\n'
-            'exec /usr/bin/python3 "$@"\n'
-        )
-        python.chmod(0o755)
+        python = stand_in_for_accounts(host)
         for user, umask in UMASKS.items():
             (host.home(user) / ".bashrc").write_text(f"umask {umask}\n")
         folder = host.place / "lab"
@@ -76,7 +69,7 @@ def lab(client: Client, project: Path, oelm: Callable[..., Any]) -> Iterator[Lab
         host.start(client.public_key)
         client.knows(host, alias="lab")
         for user in UMASKS:
-            common = {"host": "lab", "user": user, "python": str(python), "root": str(folder / "oelm")}
+            common = {"host": "lab", "user": user, "python": python, "root": str(folder / "oelm")}
             write_target(project, f"own-{user}", **common)
             write_target(project, f"shared-{user}", share="group", **common)
             disk = str(host.place / f"disk-{user}")
