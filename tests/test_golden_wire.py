@@ -22,7 +22,7 @@ import pytest
 
 from tests.golden import ADDED, ask_agent, compare_json, replaced
 from tests.golden.slurm import stand_in_for_slurm
-from tests.support import REPOSITORY, end_all, stand_in_for_nvidia_smi, stand_in_for_python, wait_until
+from tests.support import REPOSITORY, TRAINER, end_all, stand_in_for_nvidia_smi, stand_in_for_python, wait_until
 
 VARYING = {
     "time": 1.0, "started_at": 2.0, "ended_at": 3.0, "heartbeat_at": 4.0, "starts_at": 5.0, "at": 6, "disk_free": 7,
@@ -32,7 +32,6 @@ VARYING = {
 """What stands in the place of values that differ from time to time and from host to host; null stays."""
 GPU = "{0}, GPU-{0}, NVIDIA A100, 81920, {1}, 0\n"
 LISTING = "GPU 0: NVIDIA A100 (UUID: GPU-0)\nGPU 1: NVIDIA A100 (UUID: GPU-1)\n"
-TRAINER = REPOSITORY / "tests" / "ssh" / "trainer.py"
 
 
 def script(run: str, run_dir: str, token: str, steps: int, *, after: str | None = None, **environment: str) -> str:
