@@ -111,7 +111,7 @@ class StudyReport:
 
     @cached_property
     def alike(self) -> list[Alike]:
-        """Runs of the project's other studies with the settings of those that decide; none where nothing is locked."""
+        """Other runs of the project with the settings of those that decide; none where nothing is locked."""
         if self.project is None or self.planned is None or self.locks is None or not self.counting:
             return []
         if self.origin is not None:

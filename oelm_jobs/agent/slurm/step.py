@@ -59,7 +59,8 @@ def words(
     """Return (words that start a run on a job's nodes, port of its rendezvous or None where torchrun finds one).
 
     Args:
-        command: torchrun's, with ``--nproc_per_node`` for all processes and a ``--master_port``.
+        command: The trainer's; of several processes torchrun's, with ``--nproc_per_node`` for all of them and a
+            ``--master_port``.
         nodes: This process's first.
         job: The job's number, from which the port follows.
         rendezvous: Name of the rendezvous: this attempt's own.
