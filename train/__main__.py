@@ -6,6 +6,7 @@ PyTorch.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -22,6 +23,8 @@ def main() -> int:
         if os.environ.get("RANK", "0") == "0":  # under torchrun all processes find the same
             print(f"train: {error}", file=sys.stderr)
         return 2
+    # To look for garbage in what imports make would take an eighth of the start; training looks for it (loop.py).
+    gc.disable()
     from .run import main as run
 
     return run(config, warnings)

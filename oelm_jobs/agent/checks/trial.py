@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ..messages import Trial
 
 QUESTION = """
-import importlib.util, json, sys
+import gc, importlib.util, json, sys
+gc.disable()
 found = {"python": sys.version.split()[0], "wandb": importlib.util.find_spec("wandb") is not None}
 import torch
 found.update(torch=torch.__version__, cuda=torch.cuda.is_available(), gpus=torch.cuda.device_count())
@@ -35,9 +36,13 @@ try:
     found["compiling"] = ", ".join(lacking(torch.device("cuda" if torch.version.cuda else "cpu")))
 except Exception:  # the project's own train/ may do without, and a sick card may not answer
     pass
+gc.freeze()
 print(json.dumps(found))
 """
-"""What the target's interpreter is asked, in the folder of the code: whether it could train, and compile."""
+"""What the target's interpreter is asked, in the folder of the code: whether it could train, and compile.
+
+To look for garbage in all that it imports, meanwhile and at its end, would take a third of its time.
+"""
 OF_SLURM = """
 import json, os, sys
 found = globals().get("found", {})
