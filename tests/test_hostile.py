@@ -173,7 +173,8 @@ def _furnish(world: World) -> None:
 def put_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The world as it was, and its user's."""
     _enter(world, monkeypatch)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    sleep = time.sleep  # for a moment: who looks whether a process has ended must not look without a pause
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
     monkeypatch.setattr("oelm_jobs.runs.control.ARRIVAL_S", 0.1)
     # The cluster's job stays one that its queue may not show yet, however long ago the world was made.
     monkeypatch.setattr("oelm_jobs.agent.slurm.state.NEW_S", 1e9)

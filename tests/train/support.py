@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,7 +75,7 @@ class Trainers:
     """Starts ``python -m train`` as real processes and ends what a test leaves running."""
 
     def __init__(self) -> None:
-        self.started: list[subprocess.Popen[str]] = []
+        self.started: list[Process] = []
 
     def start(
         self,
@@ -81,24 +84,32 @@ class Trainers:
         env: dict[str, str] | None = None,
         module: str = "train",
         extra: Sequence[str] = (),
-        python: str = sys.executable,
-    ) -> list[subprocess.Popen[str]]:
-        """Start one process per rank, as torchrun would, and return them."""
-        port, processes = free_port(), []
+        python: str = "",
+    ) -> list[Process]:
+        """Start one process per rank, as torchrun would, and return them.
+
+        They are forked from one that has imported PyTorch, which takes longer than what most of these tests train; with
+        ``python``, the path of an interpreter, each is that interpreter.
+        """
+        port = free_port()
         for rank in range(world_size):
             ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
             variables = {key: str(value) for key, value in ranks.items()} if world_size > 1 else {}
-            process = subprocess.Popen(
-                [python, "-m", module, *extra, *to_flags(config)],
-                cwd=ROOT,
-                env={**clean_environment(), "MASTER_ADDR": "127.0.0.1", **variables, **(env or {})},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            environment = {**clean_environment(), "MASTER_ADDR": "127.0.0.1", **variables, **(env or {})}
+            argv = [*extra, *to_flags(config)]
+            if python:
+                process: Process = subprocess.Popen(
+                    [python, "-m", module, *argv],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            else:
+                process = Forked(module, argv, environment)
             self.started.append(process)
-            processes.append(process)
-        return processes
+        return self.started[-world_size:]
 
     def run_all(self, config: TrainConfig, world_size: int, env: dict[str, str] | None = None) -> list[Ended]:
         """Start, wait for all ranks, and return how they ended."""
@@ -116,10 +127,63 @@ class PassesForTwo(World):
         return [value] * self.size
 
 
+class Forked:
+    """``python -m module`` in a process forked from one that has imported what it needs, in the words of a Popen."""
+
+    def __init__(self, module: str, argv: Sequence[str], env: dict[str, str]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch._dynamo", "train.run"])
+        self._said = tempfile.TemporaryDirectory()
+        out, err = (os.path.join(self._said.name, name) for name in ("out", "err"))
+        self._process = context.Process(target=be_module, args=(module, list(argv), env, out, err))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self._process.join(timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired("train", timeout or 0.0)
+        return tuple(Path(self._said.name, name).read_text(encoding="utf-8") for name in ("out", "err"))
+
+
+Process = Forked | subprocess.Popen[str]
+
+
+def be_module(module: str, argv: list[str], env: dict[str, str], out: str, err: str) -> None:
+    """Be ``python -m module`` from here on, with files for what it says."""
+    for path, number in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(ROOT)
+    sys.argv = [module, *argv]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        sys.stdout.flush()
+
+
 class Ended:
     """A process that has ended: its exit code and what it printed."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process) -> None:
         self.out, self.err = process.communicate(timeout=300)
         self.code = process.returncode
 

@@ -328,7 +328,7 @@ def test_an_error_in_the_thread_that_prepares_batches_ends_the_run_with_its_word
     tiny: TrainConfig, trainers: Trainers
 ) -> None:
     env = {"OELM_TEST_FAILS_ON": "0", "OELM_TEST_FAILS_AT": "7"}
-    ended = Ended(trainers.start(tiny, env=env, module="tests.train.without_gpu")[0])
+    ended = Ended(trainers.start(tiny, env=env, module="tests.train.without_gpu", python=sys.executable)[0])
     assert ended.code == 1
     left = outcome(tiny)
     assert (left["status"], left["step"]) == ("error", 6)
@@ -338,7 +338,10 @@ def test_an_error_in_the_thread_that_prepares_batches_ends_the_run_with_its_word
 
 def test_an_error_in_one_ranks_batches_ends_all_ranks(tiny: TrainConfig, trainers: Trainers) -> None:
     env = {"OELM_TEST_FAILS_ON": "1", "OELM_TEST_FAILS_AT": "7"}
-    ended = [Ended(each) for each in trainers.start(tiny, 2, env=env, module="tests.train.without_gpu")]
+    ended = [
+        Ended(each)
+        for each in trainers.start(tiny, 2, env=env, module="tests.train.without_gpu", python=sys.executable)
+    ]
     assert [process.code for process in ended] == [1, 1]
     assert outcome(tiny)["status"] == "error" and "Input/output error" in outcome(tiny)["reason"]
 
@@ -348,7 +351,7 @@ def test_batches_prepared_ahead_are_those_of_the_step(tiny: TrainConfig, trainer
     assert train_here(tiny) == 0
     expected = load_checkpoint(str(run_folder(tiny) / "checkpoint_24.pt"))["model"]
     ahead = replace(tiny, out_dir=str(run_folder(tiny).parent / "ahead"))
-    assert Ended(trainers.start(ahead, env=env, module="tests.train.without_gpu")[0]).code == 0
+    assert Ended(trainers.start(ahead, env=env, module="tests.train.without_gpu", python=sys.executable)[0]).code == 0
     found = load_checkpoint(str(run_folder(ahead) / "checkpoint_24.pt"))["model"]
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
