@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import re
@@ -123,3 +124,9 @@ def oelm(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of every search for garbage to come."""
+    gc.collect()
+    gc.freeze()

@@ -92,6 +92,7 @@ RECORDS = {"metrics.jsonl", "experiment_result.json", "MANIFEST.json", ".oelm/ru
            ".oelm/end.json"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "more"),
     [(None, {"treatment.json"}), (PROGRAM, {"training.log", "work/out/log.csv"})],
@@ -112,6 +113,7 @@ def test_what_a_report_reads_comes_home_once_and_nothing_else(
     assert brought(project) == [], "it isn't looked for again"
 
 
+@pytest.mark.slow
 def test_what_a_lost_supervisor_has_left_comes_home_once_too(project: Path, told: Callable[..., Entry]) -> None:
     place = Path(told(has_result=False).place)
     make(place, program=PROGRAM)
@@ -124,6 +126,7 @@ def test_what_a_lost_supervisor_has_left_comes_home_once_too(project: Path, told
     assert brought(project) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "place", "lies"),
     [(ledger.MOVING, "", ".archive/exp_a-1"), (ledger.STAYS, "", "exp_a"), (ledger.STAYS, "", ".archive/exp_a-1"),
@@ -173,6 +176,7 @@ def test_only_locked_studies_are_asked_for_and_only_runs_that_are_meant(
     assert lacking() == ["a"], "a lock file that is away was there"
 
 
+@pytest.mark.slow
 def test_a_fetch_that_was_killed_goes_on_and_what_was_changed_here_comes_anew(
     project: Path, told: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +197,7 @@ def test_a_fetch_that_was_killed_goes_on_and_what_was_changed_here_comes_anew(
     assert [each.new_files for each in brought(project, verify=True)] == [0]
 
 
+@pytest.mark.slow
 def test_a_target_that_is_no_more_keeps_nothing_else_from_coming(project: Path, told: Callable[..., Entry]) -> None:
     make(Path(told().place))
     told(run="b", target="sold")
@@ -200,6 +205,7 @@ def test_a_target_that_is_no_more_keeps_nothing_else_from_coming(project: Path, 
     assert found["a"].complete and "sold" in found["b"].note
 
 
+@pytest.mark.slow
 def test_the_ledger_s_place_says_what_it_is_where_a_later_submission_began_nothing(
     project: Path, told: Callable[..., Entry]
 ) -> None:
@@ -242,6 +248,7 @@ def put_away(entry: Entry) -> None:
     put(control, json.dumps({**json.loads(control.read_text()), "run": "a-s43"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [("tiny",), ("a",), ("a-s43",), ("tiny/a-s43",), ("tiny/a-*",), ("--study", "tiny"), ("--seed", "43"),
@@ -276,6 +283,7 @@ def test_a_misspelt_name_of_what_was_forgotten_is_refused_with_the_right_one(
     assert done.exit_code == 2 and said in done.stderr, done.output
 
 
+@pytest.mark.slow
 def test_of_what_is_named_nothing_else_comes(project: Path, told: Callable[..., Entry], forgotten: Entry) -> None:
     make(Path(told().place))
     put_away(forgotten)

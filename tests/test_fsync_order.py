@@ -64,6 +64,7 @@ def test_a_file_that_is_replaced_is_synced_before_and_after_it_gets_its_name(tmp
 # A plain host ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_launch_makes_its_submission_durable_before_anything_is_started(root: Path) -> None:
     run = make_run(root, "a")
     with journal.kept(root) as kept:

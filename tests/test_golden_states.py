@@ -157,6 +157,7 @@ def test_what_is_said_of_jobs_whose_cluster_answers_stays(cluster: Path, places:
     compare_json("states/asked_slurm.json", json.loads(told(say(status, "--study", "batch", "--json"), places)))
 
 
+@pytest.mark.slow
 def test_what_a_store_that_is_made_again_says_stays(cluster: Path, places: list[tuple[str, str]]) -> None:
     (Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3").unlink()
     said = json.loads(told(say(status, "--rebuild", "--json"), places))
@@ -164,6 +165,7 @@ def test_what_a_store_that_is_made_again_says_stays(cluster: Path, places: list[
     compare_json("states/rebuilt.json", said)
 
 
+@pytest.mark.slow
 def test_what_another_project_finds_and_takes_over_stays(
     recorded: Path, cluster: Path, tmp_path: Path, places: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

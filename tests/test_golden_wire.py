@@ -217,6 +217,7 @@ def _forget_content(note: dict[str, Any]) -> None:
                 each.update({key: "CONTENT" for key in ("content",) if key in each})
 
 
+@pytest.mark.slow
 def test_token_files_are_looked_at_and_taken_as_they_were(agent: Agent) -> None:
     root, data = str(agent.root), agent.root / "data"
     data.mkdir()
@@ -356,6 +357,7 @@ def test_what_slurm_says_of_jobs_is_told_as_it_was(agent: Agent, slurm: Path) ->
     compare_json("wire/slurm_poll.json", json.loads(agent.noted()))
 
 
+@pytest.mark.slow
 def test_a_cluster_is_examined_and_tried_as_it_was(agent: Agent, slurm: Path) -> None:
     trial = {"python": sys.executable, "setup": [], "trial": TRIAL, "environment": {}}
     agent.ask("slurm_trial", trial)

@@ -26,6 +26,7 @@ def elsewhere(project: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_who_sends_data_while_another_command_does_says_so_and_waits(project: Path, elsewhere: Path) -> None:
     said: list[str] = []
     with Project(project, say=said.append) as mine:
@@ -71,6 +72,7 @@ def test_a_folder_that_is_empty_is_made_there(project: Path, elsewhere: Path, ro
         assert mine.send_data("there", "s") == []
 
 
+@pytest.mark.slow
 def test_what_has_arrived_whole_is_not_sent_again_for_a_file_that_has_not(
     project: Path, elsewhere: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

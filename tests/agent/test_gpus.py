@@ -138,6 +138,7 @@ def waiter(tmp_path: Path) -> Iterator[Callable[[object, float, str], Waiter]]:
         waiting.end()
 
 
+@pytest.mark.slow
 def test_who_asks_for_a_broken_gpu_waits_lets_others_go_first_and_goes_on_when_it_is_mended(gpus: Path, waiter) -> None:
     whole = gpus.read_text()
     gpus.write_text(row(0, "GPU-aaaa-0", *3 * ["[GPU requires reset]"]) + row(1, "GPU-aabb-1"))
@@ -153,6 +154,7 @@ def test_who_asks_for_a_broken_gpu_waits_lets_others_go_first_and_goes_on_when_i
     wait_until(lambda: "has ['gpu:0']" in exact(), "the mended one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["", "exit 9"], ids=["no GPU is listed", "nvidia-smi fails"])
 def test_gpus_that_vanish_while_a_run_waits_make_it_wait_on_and_take_no_cpu_slots(
     gpus: Path, waiter, tmp_path: Path, broken: str

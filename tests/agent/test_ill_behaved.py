@@ -84,6 +84,7 @@ def manifest(run: Run) -> set[str]:
     return {file["name"] for file in read(Path(run.run_dir) / rundir.MANIFEST)["files"]}
 
 
+@pytest.mark.slow
 def test_what_is_left_in_the_shared_code_is_said_and_no_later_run_takes_it_for_code(root: Path) -> None:
     code, (first, second) = snapshot(root, **FILES), (make_run(root, name) for name in "ab")
     lines = "touch $(dirname $(realpath large.txt))/left.csv; echo x"
@@ -143,6 +144,7 @@ def test_on_a_disk_that_does_not_keep_modes_or_times_code_counts_as_it_is(root: 
     assert (over(run)["state"], log(run)) == ("DONE", "1\n")
 
 
+@pytest.mark.slow
 def test_data_that_change_under_a_run_are_said(root: Path) -> None:
     code, run, data = snapshot(root, **FILES), make_run(root, "a"), root / "sets" / "chars"
     data.mkdir(parents=True)
@@ -259,6 +261,7 @@ def test_hidden_files_below_the_run_directory_are_results_and_come_along(code: P
 # Checkpoints ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_link_is_a_checkpoint_where_nothing_else_fits_and_leads_to_what_is_the_runs_own(code: Path) -> None:
     run = make_run(code.parent, "a")
     (code / "outside.pt").write_text("another's")
@@ -316,6 +319,7 @@ def test_folders_that_all_lack_the_last_file_are_of_a_program_that_does_not_writ
     assert saved.newest(tmp_path, "c-*") == "c-10"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_written_over_and_cut_off_is_put_back_as_it_was_when_the_run_went_on(code: Path) -> None:
     run = make_run(code.parent, "a")
     lines = (
@@ -335,6 +339,7 @@ def test_a_checkpoint_that_is_written_over_and_cut_off_is_put_back_as_it_was_whe
     assert not (rundir.control(run.run_dir, saved.KEPT)).exists(), "what is done needs no copy"
 
 
+@pytest.mark.slow
 def test_the_copy_that_an_earlier_stage_went_on_from_is_not_put_back_for_a_later_one(code: Path) -> None:
     run = make_run(code.parent, "a")
     first = "[ -e w.json ] || { echo 5 > w.json; exit 1; }; printf '{\"step\"' > w.json"
@@ -353,6 +358,7 @@ def test_the_copy_that_an_earlier_stage_went_on_from_is_not_put_back_for_a_later
     assert log(run) == 'goes on: <> {"step"\n' * 2
 
 
+@pytest.mark.slow
 def test_a_copy_is_kept_only_until_an_attempt_has_left_a_whole_one(code: Path) -> None:
     run = make_run(code.parent, "a")
     kept = f"{rundir.CONTROL}/{saved.KEPT}/work/w.json"
@@ -364,6 +370,7 @@ def test_a_copy_is_kept_only_until_an_attempt_has_left_a_whole_one(code: Path) -
     assert not (rundir.control(run.run_dir, saved.KEPT)).exists()
 
 
+@pytest.mark.slow
 def test_where_a_copy_would_leave_little_room_none_is_kept_and_that_is_said(
     code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_lane_goes_on_past_a_run_that_was_cancelled_while_it_waited(root: Path
     assert journal(root) == [runs[1].name, runs[3].name, runs[4].name]
 
 
+@pytest.mark.slow
 def test_what_comes_after_a_run_that_was_cancelled_while_it_waited_stops_where_it_should(root: Path) -> None:
     runs = runs_of(root, 4)
     end = {"version": 1, "token": "t0", "state": "DONE", "reason": "", "attempts": [], "fingerprint": "e" * 64}
@@ -146,6 +147,7 @@ def test_what_comes_after_a_run_that_was_cancelled_while_it_waited_stops_where_i
     assert wait_for_state(runs[3], "CANCELLED", "RUNNING")["state"] == "CANCELLED"
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_is_cancelled_at_once_and_no_other(root: Path) -> None:
     runs = runs_of(root, 9)
     launch_runs(root, [(run, sleeping()) for run in runs])
@@ -236,6 +238,7 @@ def test_a_keeper_that_hangs_is_ended_alone(root: Path, monkeypatch: pytest.Monk
     assert sorted(state(run)["state"] for run in runs[:FEW]) == ["QUEUED"] * keeper.STANDING + ["RUNNING"]
 
 
+@pytest.mark.slow
 def test_a_cancel_that_meets_a_run_as_it_is_handed_on_is_not_lost(root: Path) -> None:
     """The claim still named the keeper when it was looked at, and the run's supervisor has begun since."""
     runs = runs_of(root, 7)

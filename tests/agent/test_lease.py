@@ -106,6 +106,7 @@ def test_disjoint_exact_requests_do_not_wait_for_each_other(four_gpus, holders) 
     wait_until(lambda: last.devices == "gpu:3", "c's GPU")
 
 
+@pytest.mark.slow
 def test_a_gpu_that_others_compute_on_is_passed_over(four_gpus, holders) -> None:
     lines = four_gpus.read_text().splitlines()
     lines[0] = "0, GPU-uuid-0, NVIDIA RTX A5000, 24564, 9000, 90"
@@ -135,6 +136,7 @@ def test_what_is_left_of_a_run_keeps_its_devices(four_gpus, holders, tmp_path: P
         rank.kill()
 
 
+@pytest.mark.slow
 def test_what_arrives_after_the_clock_was_set_back_stands_behind(four_gpus, holders, tmp_path: Path) -> None:
     in_an_hour = time.time() + 3600
     first = holders(4, in_an_hour, "a")
@@ -231,6 +233,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_several_users_of_a_host_share_one_queue(four_gpus, monkeypatch: pytest.MonkeyPatch, holders) -> None:
     """Another user's locks hold for us, are seen by us, and are free when that user's process dies."""
     needs(root=True)  # to run a process as another user

@@ -134,6 +134,7 @@ def test_what_appears_between_two_looks_is_read_and_at_the_end_the_newest_of_it(
 STEPS = st.lists(st.tuples(st.integers(0, 99), st.floats(0, 9), st.booleans()), max_size=20)
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS, st.data())
 def test_looks_in_between_tell_at_the_end_what_reading_the_whole_tells(
@@ -221,6 +222,7 @@ def test_a_heartbeat_is_written_where_something_is_new(tmp_path: Path) -> None:
     assert beat == {"step": 5, "attempt": "t:1", "metrics": {"loss": "nan"}}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_pattern_that_can_take_for_ever_is_given_up_and_the_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -239,6 +241,7 @@ def test_a_pattern_that_can_take_for_ever_is_given_up_and_the_others_are_read(
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(0.3)"]
 
 
+@pytest.mark.slow
 def test_waiting_for_a_child_looks_in_between_and_ends_with_it() -> None:
     looks: list[int] = []
     child = subprocess.Popen(SLEEPS)

@@ -97,6 +97,7 @@ def test_the_reason_in_a_piece_of_a_log_keeps_its_code(tmp_path: Path) -> None:
 # Real runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_a_supervisor_waits_for_is_on_record_until_it_is_over(root: Path) -> None:
     first, second = make_run(root, "first"), make_run(root, "second")
     launch_runs(root, [(first, sleeping()), (second, sleeping())], sequential=True)
@@ -118,6 +119,7 @@ def test_what_a_supervisor_waits_for_is_on_record_until_it_is_over(root: Path) -
     assert codes(reasons.read(end["attempts"][-1])) == {"without_checkpoint", "stopped"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("other_words")
 def test_a_supervisor_that_is_lost_while_it_waits_is_told_apart_in_whatever_words(root: Path) -> None:
     first, second = make_run(root, "first"), make_run(root, "second")

@@ -56,6 +56,7 @@ def test_queued_at_is_the_submission_however_long_the_lane_was(root: Path) -> No
     assert known["started_at"] - known["queued_at"] >= 3.0
 
 
+@pytest.mark.slow
 def test_queued_at_stays_the_first_submissions_when_a_run_goes_on(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, sleeping())])
@@ -66,6 +67,7 @@ def test_queued_at_stays_the_first_submissions_when_a_run_goes_on(root: Path) ->
     assert known["queued_at"] <= known["started_at"]
 
 
+@pytest.mark.slow
 def test_attempts_whose_supervisors_were_lost_count_until_their_last_sign_of_life(root: Path) -> None:
     run = make_run(root, "a")
     log = Path(run.run_dir) / rundir.LOG
@@ -103,6 +105,7 @@ def test_a_crash_before_a_loss_is_not_forgotten_with_it(root: Path, tmp_path: Pa
     assert "ZeroDivisionError" in attempts[0]["reason"] and attempts[1]["reason"] == "supervisor lost"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lives", [True, False])
 def test_a_lost_attempt_that_is_cancelled_counts_while_its_processes_lived(root: Path, lives: bool) -> None:
     run = make_run(root, "a")
@@ -273,6 +276,7 @@ def test_a_run_records_the_lock_that_it_was_queued_under_and_when_by_the_clock_o
     assert stamp is not None and stamp["hash"] == "a" * 64 and abs(stamp["queued_at"] - submitted_at) < 0.01
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_was_queued_under_the_first_lock_whatever_is_locked_since(root: Path) -> None:
     free, bound = make_run(root, "free"), make_run(root, "bound")
     for run, first in ((free, {}), (bound, {"lock": {"hash": "a" * 64}})):

@@ -85,6 +85,7 @@ def supervisor(run: Run) -> int:
     return int(read(rundir.control(run.run_dir, rundir.CLAIM))["pid"])
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_with_exit_code_0_is_done_and_its_files_are_results(code: Path) -> None:
     run = make_run(code.parent, "a")
     start(code, run, counting())
@@ -197,6 +198,7 @@ STAGES = [
 ]
 
 
+@pytest.mark.slow
 def test_stages_come_one_after_the_other_and_finished_ones_are_not_repeated(code: Path) -> None:
     run = make_run(code.parent, "a")
     start(code, run, {"stages": STAGES})
@@ -209,6 +211,7 @@ def test_stages_come_one_after_the_other_and_finished_ones_are_not_repeated(code
     assert counts == {"first": "first\n", "second": "second\nsecond\n", "third": "third\n"}
 
 
+@pytest.mark.slow
 def test_stages_of_a_run_of_another_length_begin_anew(code: Path) -> None:
     run = make_run(code.parent, "a")
     stage = [{"name": "only", "words": ["bash", "-c", "echo x >> n.txt; echo {} > ckpt.json"]}]
@@ -253,6 +256,7 @@ def content(folder: Path) -> dict[str, tuple[str, int]]:
     }
 
 
+@pytest.mark.slow
 def test_two_runs_that_write_the_same_paths_do_not_meet_and_the_snapshot_stays_as_it_is(root: Path) -> None:
     script = (
         "import os, pathlib, sys, time\n"
@@ -420,6 +424,7 @@ def test_patterns_fit_as_a_shells_do(pattern: str, name: str, fitting: str) -> N
     assert saved.matching(pattern, name) == fitting
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_named_and_the_run_begins_anew_without_it(code: Path) -> None:
     run = make_run(code.parent, "a")
     record = program(
@@ -550,6 +555,7 @@ def test_what_is_not_done_has_its_words(code: Path, lines: str, more: dict[str, 
 LINES = {"lines": ["step {step}: val {val}", "iter {step}: loss {loss}"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "most", "reason"),
     [
@@ -640,6 +646,7 @@ SAVES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "wanted"),
     [("none", set()), ("best", {"best.json"}), ("latest", {"ck-10/w.json"}),
@@ -666,6 +673,7 @@ def test_checkpoints_are_fetched_by_their_patterns_and_all_else_comes_along(
     assert left == {f"work/{name}" for name in {"best.json", "ck-5/w.json", "ck-10/w.json"} - wanted}
 
 
+@pytest.mark.slow
 def test_what_was_fetched_of_a_working_folder_can_be_removed_and_nothing_behind_a_link(code: Path) -> None:
     run = make_run(code.parent, "a")
     start(code, run, program("bash", "-c", SAVES, checkpoint="ck-*"))

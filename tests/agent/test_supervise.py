@@ -67,6 +67,7 @@ def test_exit_code_zero_without_an_outcome_record_is_not_done(root: Path) -> Non
     assert "no outcome" in row["reason"] and "looks fine" in row["reason"]
 
 
+@pytest.mark.slow
 def test_a_completed_outcome_counts_whatever_the_exit_code_says(root: Path) -> None:
     run = make_run(root, "a")
     command = outcome_of("completed")
@@ -74,6 +75,7 @@ def test_a_completed_outcome_counts_whatever_the_exit_code_says(root: Path) -> N
     assert wait_for_state(run, "DONE", "FAILED")["state"] == "DONE"
 
 
+@pytest.mark.slow
 def test_an_extension_that_dies_early_is_not_done_by_what_the_run_before_it_left(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, outcome_of("completed"))])
@@ -112,6 +114,7 @@ def test_the_trainers_own_reason_is_kept(root: Path, status: str, reason: str) -
     assert wait_for_state(run, "FAILED")["reason"] == f"{status}: {reason}"
 
 
+@pytest.mark.slow
 def test_sequential_runs_start_one_after_the_other_and_go_on_after_a_failure(root: Path) -> None:
     runs = [make_run(root, name) for name in "abc"]
     commands = [outcome_of("completed"), outcome_of("error", "x"), outcome_of("completed")]
@@ -122,6 +125,7 @@ def test_sequential_runs_start_one_after_the_other_and_go_on_after_a_failure(roo
         assert earlier["attempts"][0]["ended_at"] <= later["attempts"][0]["started_at"]
 
 
+@pytest.mark.slow
 def test_stop_on_failure_cancels_the_runs_behind(root: Path) -> None:
     runs = [make_run(root, name) for name in "ab"]
     launch_runs(
@@ -134,6 +138,7 @@ def test_stop_on_failure_cancels_the_runs_behind(root: Path) -> None:
     assert not (Path(runs[1].run_dir) / rundir.LOG).exists()
 
 
+@pytest.mark.slow
 def test_a_run_survives_the_end_of_the_process_that_launched_it(root: Path) -> None:
     run = make_run(root, "a")
     request = {"root": str(root), "token": "t", "runs": [
@@ -181,6 +186,7 @@ def test_an_accepted_submission_is_found_by_its_token(root: Path) -> None:
     assert launch.settle({"root": str(root), "token": "t"}) == {"answer": "accepted", "runs": [run.run_dir]}
 
 
+@pytest.mark.slow
 def test_the_script_runs_by_hand_and_again(root: Path) -> None:
     run = make_run(root, "a")
     script = root / "by-hand.sh"
@@ -190,6 +196,7 @@ def test_the_script_runs_by_hand_and_again(root: Path) -> None:
     assert len(read(Path(run.run_dir) / rundir.RESULT)["attempts"]) == 1
 
 
+@pytest.mark.slow
 def test_another_configuration_never_enters_a_run_directory(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, outcome_of("error", "x"))])
@@ -201,6 +208,7 @@ def test_another_configuration_never_enters_a_run_directory(root: Path) -> None:
     assert state(run)["state"] == "FAILED"
 
 
+@pytest.mark.slow
 def test_another_study_never_enters_a_run_directory_and_takes_no_result_from_it(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, outcome_of("completed"))])
@@ -237,6 +245,7 @@ def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(
     wait_for_state(other, "DONE")
 
 
+@pytest.mark.slow
 def test_cancel_ends_descendants_that_dropped_their_environment(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, ["bash", "-c", "env -i setsid sleep 600 & echo $!; sleep 600"])])
@@ -312,6 +321,7 @@ print(supervise.Supervisor(record, ["true"]).run())
     assert (end["state"], end["reason"]) == ("CANCELLED", "stopped by SIGTERM while waiting")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("differs", ["start_time", "boot_id"])
 def test_a_process_that_has_the_number_of_the_recorded_one_is_not_ended(differs: str) -> None:
     with subprocess.Popen(sleeping()) as stranger:
@@ -325,6 +335,7 @@ def test_a_process_that_has_the_number_of_the_recorded_one_is_not_ended(differs:
             stranger.kill()
 
 
+@pytest.mark.slow
 def test_cancel_is_idempotent_and_a_cancelled_run_goes_on_when_submitted_again(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, sleeping())])
@@ -337,6 +348,7 @@ def test_cancel_is_idempotent_and_a_cancelled_run_goes_on_when_submitted_again(r
     assert states in (["CANCELLED", "DONE"], ["DONE"]), "it may have been cancelled before its first attempt"
 
 
+@pytest.mark.slow
 def test_a_queued_run_is_cancelled_before_it_starts(root: Path) -> None:
     runs = [make_run(root, name) for name in "ab"]
     launch_runs(root, [(run, sleeping()) for run in runs], sequential=True)
@@ -467,6 +479,7 @@ def cancelled_once(root: Path):
 READY = "import os, pathlib, signal, sys, time; out = pathlib.Path(os.environ['OELM_RUN_DIR']);"
 
 
+@pytest.mark.slow
 def test_a_second_cancel_is_not_taken_for_whole_by_the_manifest_of_the_first(root: Path) -> None:
     run = cancelled_once(root)
     waits = READY + " (out / 'is_ready').touch(); time.sleep(600)"
@@ -493,6 +506,7 @@ def test_a_run_that_completes_as_it_is_stopped_is_done_only_with_result_and_mani
     assert (Path(run.run_dir) / rundir.MANIFEST).exists()
 
 
+@pytest.mark.slow
 def test_a_reboot_is_told_from_a_lost_supervisor(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, sleeping())])
@@ -539,6 +553,7 @@ def test_a_process_left_behind_by_the_set_up_serves_all_attempts_and_ends_with_t
     assert processes.start_time_of(int(pid_file.read_text())) == ""
 
 
+@pytest.mark.slow
 def test_a_preferred_port_that_is_taken_is_replaced(root: Path) -> None:
     import socket
 
@@ -554,6 +569,7 @@ def test_a_preferred_port_that_is_taken_is_replaced(root: Path) -> None:
     assert f"port {port} is taken; using {used}" in rundir.control(run.run_dir, rundir.SUPERVISOR_LOG).read_text()
 
 
+@pytest.mark.slow
 def test_a_set_up_that_fails_later_is_not_hidden_by_an_older_end(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, outcome_of("error", "x"))])
@@ -566,6 +582,7 @@ def test_a_set_up_that_fails_later_is_not_hidden_by_an_older_end(root: Path) -> 
     assert state(run)["state"] == "FAILED"
 
 
+@pytest.mark.slow
 def test_what_an_older_launch_said_is_not_taken_for_the_newest(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, outcome_of("error", "x"))])
@@ -581,6 +598,7 @@ def test_what_an_older_launch_said_is_not_taken_for_the_newest(root: Path) -> No
     wait_until(lambda: state(run)["reason"] == "ended before training started", "its end without a word")
 
 
+@pytest.mark.slow
 def test_a_launch_closes_no_descriptor_of_the_process_that_it_is_called_in(root: Path) -> None:
     run = make_run(root, "a")
     receiver, sender = os.pipe()
@@ -594,6 +612,7 @@ def test_a_launch_closes_no_descriptor_of_the_process_that_it_is_called_in(root:
     wait_for_state(run, "DONE")
 
 
+@pytest.mark.slow
 def test_a_launch_script_is_the_one_shell_of_a_start_that_reads_bash_env(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -606,6 +625,7 @@ def test_a_launch_script_is_the_one_shell_of_a_start_that_reads_bash_env(
     assert read_by.read_text().split() == [str(rundir.control(run.run_dir, rundir.SCRIPT))]
 
 
+@pytest.mark.slow
 def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> None:
     runs = [make_run(root, f"r{i}") for i in range(130)]
     script = "#!/bin/bash\nexec sleep 600\n"
@@ -764,6 +784,7 @@ if number < int(sys.argv[3]):
 """A launcher that finds its port taken until the attempt of its last argument."""
 
 
+@pytest.mark.slow
 def test_a_port_that_a_stranger_took_costs_another_port_and_none_of_the_retries(root: Path) -> None:
     run = make_run(root, "a", port=29611, max_retries=0)
     completes = outcome_of("completed")[-1]
@@ -775,6 +796,7 @@ def test_a_port_that_a_stranger_took_costs_another_port_and_none_of_the_retries(
     assert len({attempt["port"] for attempt in attempts}) == 3, "the one that was lost is not tried again"
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_again_and_again_ends_the_run_with_that_reason(root: Path) -> None:
     run = make_run(root, "a", port=29612)
     launch_runs(root, [(run, [sys.executable, "-c", TAKEN, "--master_port", "29612", "99"])])
@@ -783,6 +805,7 @@ def test_a_port_that_is_taken_again_and_again_ends_the_run_with_that_reason(root
     assert len(read(Path(run.run_dir) / rundir.RESULT)["attempts"]) == 1 + supervise.PORT_TRIES
 
 
+@pytest.mark.slow
 def test_words_about_a_port_after_training_began_are_a_crash_like_any_other(root: Path) -> None:
     run = make_run(root, "a")
     program = (
@@ -857,6 +880,7 @@ def test_a_missing_trainer_is_named_as_the_reason(root: Path) -> None:
     assert "No module named no_such_trainer" in wait_for_state(run, "FAILED")["reason"]
 
 
+@pytest.mark.slow
 def test_a_timer_that_fires_while_a_supervisor_ends_does_not_end_it(root: Path) -> None:
     run = make_run(root, "a")
     rundir.control(run.run_dir, "").mkdir(parents=True)

@@ -169,6 +169,7 @@ def test_a_submission_that_can_not_be_understood_may_take_anything(root: Path) -
     assert remove(root)["removed"] == ["best_model.pt"]
 
 
+@pytest.mark.slow
 def test_nothing_is_removed_while_somebody_submits(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "LOCK_PATIENCE_S", 0.2)
     with trees.held(str(root / ".oelm" / "snapshots")), pytest.raises(trees.Busy, match="try again"):

@@ -432,6 +432,7 @@ def test_a_program_s_runs_are_known_by_its_words(tmp_path: Path) -> None:
     assert "(steps = 30, forgotten or started over since)" in found[0]
 
 
+@pytest.mark.slow
 def test_all_forms_and_the_checklist_say_it(tmp_path: Path) -> None:
     pilot(tmp_path)
     confirmed(tmp_path)

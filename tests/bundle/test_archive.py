@@ -113,6 +113,7 @@ TAMPERED: dict[str, tuple[Callable[[list[Member]], list[Member]], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", TAMPERED)
 def test_what_was_tampered_with_is_refused_by_name(bundle: Path, tmp_path: Path, how: str) -> None:
     tamper, expected = TAMPERED[how]

@@ -136,6 +136,7 @@ def test_a_parameter_that_nobody_can_draw_is_left_out(tmp_path: Path) -> None:
     } <= {*remarks}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "why"),
     [

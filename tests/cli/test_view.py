@@ -278,6 +278,7 @@ def on_a_terminal(program: str, width: int, height: int, cwd: Path = REPOSITORY)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode()).replace("\r", "")
 
 
+@pytest.mark.slow
 def test_watching_fits_the_terminal() -> None:
     program = (
         "from oelm_jobs.cli import view; from tests.cli.test_view import sixty; "

@@ -208,6 +208,7 @@ def test_a_secret_that_git_tracks_is_known_as_such_and_its_change_is_in_no_diff(
     assert "TOKEN" not in snapshot.take(checkout).diff
 
 
+@pytest.mark.slow
 def test_files_of_submodules_come_along_and_one_that_is_not_checked_out_is_named(
     checkout: Path, tmp_path: Path
 ) -> None:
@@ -312,6 +313,7 @@ def test_an_unchanged_project_is_not_read_again_and_every_change_is_seen(
     assert snapshot.take(project).hash not in (first.hash, changed.hash)
 
 
+@pytest.mark.slow
 def test_a_remembered_reason_is_the_sentence_that_was_said_first(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

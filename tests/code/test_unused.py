@@ -179,6 +179,7 @@ def discard(root: Path) -> dict[str, Any]:
     return clean.discard({"root": str(root), "names": sorted(names(root)), "copies": []})
 
 
+@pytest.mark.slow
 def test_nothing_is_removed_while_somebody_submits(root: Path) -> None:
     with trees.held(str(folder(root))), pytest.raises(trees.Busy, match="try again"):
         discard(root)
@@ -186,6 +187,7 @@ def test_nothing_is_removed_while_somebody_submits(root: Path) -> None:
     assert len(discard(root)["removed"]) == 1 and names(root) == set()
 
 
+@pytest.mark.slow
 def test_nothing_is_launched_while_somebody_removes(root: Path) -> None:
     run_dir = root / "models" / "checkpoints" / "exp_a"
     (name,) = names(root)

@@ -82,6 +82,7 @@ def test_an_error_is_one_line_and_a_hint_never_a_traceback(tmp_path: Path, words
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_bar_is_shown_on_a_terminal_and_stdout_stays_clean(tmp_path: Path) -> None:
     write_stories(tmp_path / "a.txt", STORIES)
     ours, theirs = pty.openpty()
@@ -116,6 +117,7 @@ def test_help_costs_no_numpy() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_lines_with_nan_are_made_into_data_and_their_number_is_said_and_kept(tmp_path: Path) -> None:
     lines = [f'{{"text": "story {n} once upon a time", "score": NaN}}\n' for n in range(200)]
     (tmp_path / "s.jsonl").write_text("".join(lines) + r'{"text": "half \ud800"}' + "\n")

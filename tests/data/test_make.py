@@ -78,6 +78,7 @@ def test_the_manifest_tells_the_truth(tmp_path: Path) -> None:
         assert ids.max() < 500
 
 
+@pytest.mark.slow
 def test_the_result_depends_neither_on_processes_nor_on_when_and_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +257,7 @@ def test_files_beside_the_data_are_left_alone_and_a_link_stays_a_link(tmp_path: 
     assert (tmp_path / "disk" / "notes.md").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_new_folder_has_the_rights_that_mkdir_would_give(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     demo(tmp_path / "out", vocab_size=300)
@@ -367,6 +369,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, form: str) -> None:
     assert peaks[1] < 1.2 * peaks[0], peaks  # 54 MB more text, or 27 MB more ids, would be seen
 
 
+@pytest.mark.slow
 def test_the_demo_is_the_novels_whole_and_the_same_everywhere(tmp_path: Path) -> None:
     made = demo(tmp_path / "out").manifest
     assert made.tokenizer.name == "gpt2-1024"

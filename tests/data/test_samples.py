@@ -105,6 +105,7 @@ def test_an_empty_file_has_no_id(tmp_path: Path) -> None:
     assert hashes.Memory(None).ids(str(tmp_path / "x.bin")) == (hashlib.sha256().hexdigest(), 0, 0)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_changed_after_its_manifest_was_written_is_read(tmp_path: Path) -> None:
     from oelm_jobs.data.maker import demo
 

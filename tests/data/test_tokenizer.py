@@ -98,6 +98,7 @@ def test_damaged_ranks_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path) ->
         encode("x", 300)
 
 
+@pytest.mark.slow
 def test_several_processes_answer_in_order_and_as_one_does() -> None:
     batches = [(number, f"batch {number} " * (50 * (number % 3 + 1))) for number in range(11)]
     alone = list(encode_batches(batches, 1024, processes=1))
@@ -105,6 +106,7 @@ def test_several_processes_answer_in_order_and_as_one_does() -> None:
     assert [key for key, _ in alone] == list(range(11))
 
 
+@pytest.mark.slow
 def test_reading_runs_at_most_one_batch_per_process_ahead() -> None:
     read = 0
 
@@ -117,6 +119,7 @@ def test_reading_runs_at_most_one_batch_per_process_ahead() -> None:
         assert read <= done + 2
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_an_error_not_a_hang() -> None:
     def batches():
         yield 0, "first"
@@ -145,6 +148,7 @@ def test_what_goes_wrong_in_a_process_is_told_as_it_is() -> None:
         list(encode_batches([(0, "first"), (1, "second")], 3, processes=2))
 
 
+@pytest.mark.slow
 def test_no_process_outlives_whoever_stops_reading() -> None:
     answers = encode_batches(((number, "text") for number in range(9)), 300, processes=2)
     next(answers)

@@ -31,6 +31,7 @@ def propose(folder: Path, text: str | bytes, name: str = "a.sh") -> proposal.Pro
     return proposal.propose([folder / name], folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [

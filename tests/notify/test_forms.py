@@ -27,6 +27,7 @@ def sent(receiver: Receiver, form: str, message: forms.Message = FAILED, **how: 
     return ways.send("webhook", {"form": form, "url": receiver.url, **how}, message)
 
 
+@pytest.mark.slow
 def test_each_form_is_that_of_the_services_own_page(receiver: Receiver) -> None:
     """Slack: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks (``text``), with ``&``, ``<``
     and ``>`` escaped (https://docs.slack.dev/messaging/formatting-message-text). Feishu:
@@ -52,6 +53,7 @@ def test_there_is_a_form_for_each_that_a_study_may_name() -> None:
     assert all(forms.body(form, FAILED)[0] for form in verbs.FORMS)
 
 
+@pytest.mark.slow
 def test_a_long_text_is_cut_between_characters_and_a_title_that_is_not_ascii_is_encoded(receiver: Receiver) -> None:
     long = forms.Message("end", "完成", "字" * 3000, {})
     assert sent(receiver, "wecom", long).is_sent and sent(receiver, "ntfy", long).is_sent

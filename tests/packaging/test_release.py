@@ -47,6 +47,7 @@ def test_files_that_the_checklist_names_are_there() -> None:
     assert [name for name in named if not (REPOSITORY / name).is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["oelm_jobs", "analysis"])
 def test_the_client_is_written_in_the_oldest_python(folder: str) -> None:
     assert f"python_requires = >={OLDEST[0]}.{OLDEST[1]}\n" in (REPOSITORY / "setup.cfg").read_text()

@@ -92,6 +92,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_of_many_that_saw_the_same_claim_released_one_gets_the_run(run_dir: str, tmp_path: Path) -> None:
     take(run_dir, elsewhere(owner())).release()
     racers: list[subprocess.Popen[str]] = []

@@ -72,6 +72,7 @@ def fate(root: Path) -> Path:
     return submission.file_of(str(root), TOKEN, 0, submission.FATE)
 
 
+@pytest.mark.slow
 def test_of_two_commands_that_send_the_same_script_at_once_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,7 @@ def python38(needs: str = "sys") -> str:
     pytest.skip(f"no Python 3.8 with {needs} here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_modules_of_the_standard_library_alone_run_on_python_3_8(name: str) -> None:
     program = f"import sys; sys.argv = ['train', '--help']; import train.{name}; assert 'torch' not in sys.modules"
@@ -175,6 +176,7 @@ def test_python_3_8_parses_every_module_and_has_every_name_of_the_standard_libra
         assert check(newer) != "", line
 
 
+@pytest.mark.slow
 def test_the_command_line_answers_on_python_3_8() -> None:
     interpreter = python38()
     for flags, code, words in ((["--help"], 0, "--freeze_qk"), (["--freze_qk"], 2, "did you mean --freeze_qk?")):

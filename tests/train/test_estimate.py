@@ -120,6 +120,7 @@ def test_the_output_head_takes_what_is_estimated(
     assert estimate.head_bytes(config) == pytest.approx(peak.most - weight_bytes, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"gradient_accumulation_steps": 2}, {"batch_size": 1, "d_ff": 8192}])
 def test_the_most_that_a_step_takes_is_estimated(changes: dict[str, int]) -> None:
     # Short sequences: without content PyTorch takes attention apart, and scores are kept that no GPU keeps.

@@ -82,6 +82,7 @@ def gradients(model: Transformer, loss: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_the_reference_configuration_has_its_published_counts() -> None:
     counts = Transformer(REFERENCE).count_parameters()
     assert counts == {

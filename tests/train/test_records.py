@@ -116,6 +116,7 @@ def test_treatment_of_an_unfinished_run_has_no_end(tiny: TrainConfig, trainers: 
     assert "sha256_start" in path.read_text() and "sha256_end" not in path.read_text()
 
 
+@pytest.mark.slow
 def test_with_a_supervisor_the_log_is_left_to_it_and_the_attempt_is_repeated(
     tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_with_a_supervisor_the_log_is_left_to_it_and_the_attempt_is_repeated(
     assert outcome(tiny)["attempt"] == read_json(out(tiny, "heartbeat.json"))["attempt"] == "3f9c:2"
 
 
+@pytest.mark.slow
 def test_the_revision_is_the_one_that_the_supervisor_recorded(tiny: TrainConfig) -> None:
     out(tiny, ".oelm").mkdir(parents=True)
     out(tiny, ".oelm/run.json").write_text(json.dumps({"revision": "abc123"}))
@@ -132,6 +134,7 @@ def test_the_revision_is_the_one_that_the_supervisor_recorded(tiny: TrainConfig)
     assert outcome(tiny)["versions"]["revision"] == "abc123"
 
 
+@pytest.mark.slow
 def test_without_out_dir_nothing_is_written(
     tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +151,7 @@ def test_a_record_torn_by_a_kill_does_not_spoil_the_next(tmp_path: Path) -> None
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == ['{"step": 1}', '{"ste', '{"step": 2}']
 
 
+@pytest.mark.slow
 def test_trackers_that_are_missing_or_broken_never_fail_a_run(
     tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +165,7 @@ def test_trackers_that_are_missing_or_broken_never_fail_a_run(
     assert "W&B is off: SystemExit: not logged in" in printed and "TensorBoard is off: " in printed
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_what_was_recorded(tiny: TrainConfig) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

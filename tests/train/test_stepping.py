@@ -197,6 +197,7 @@ class Meta:
         return Stepper(config, World(0, 1, self.device), model, optimizer, Precision(config, self.device), False)
 
 
+@pytest.mark.slow
 def test_no_step_on_a_gpu_waits_for_it_but_for_the_norm_of_the_step_before(
     algorithms: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

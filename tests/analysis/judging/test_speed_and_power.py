@@ -174,12 +174,14 @@ def test_one_seed_has_no_power() -> None:
     assert power.power(design(0.02), 0.0, 1) == 0.0
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_spread_covers_the_true_one_four_times_in_five() -> None:
     rng = np.random.default_rng(2)
     seen = rng.normal(0, 1, (4000, 3)).std(axis=1, ddof=1)
     assert np.mean([power.sd_bound(float(s), 2) >= 1 for s in seen]) == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.slow
 def test_two_seeds_beside_many_have_no_power_at_a_level_that_the_report_would_not_decide_at() -> None:
     few = replace(design(0.001, paired=False), beside=4)
     assert power.power(few, 0.0, 2) > 0.9 and power.seeds_needed(few, 0.0) == 2, "at 5 % the report decides"
@@ -191,6 +193,7 @@ def test_two_seeds_beside_many_have_no_power_at_a_level_that_the_report_would_no
     assert "2 seeds in one group and 4 in the other, unpaired, hold no error of 0.625 %" in str(refused[2])
 
 
+@pytest.mark.slow
 def test_power_with_unequal_arms_is_what_simulation_says() -> None:
     from oelm_jobs.analysis import statistics
 
@@ -202,6 +205,7 @@ def test_power_with_unequal_arms_is_what_simulation_says() -> None:
     assert power.power(plan, 0.0, 3) == pytest.approx(right / 3000, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_plan_says_of_which_numbers_of_seeds_the_report_decides_nothing(tmp_path: Path) -> None:
     """As it is judged: two seeds beside four, unpaired, at Holm's level of three hypotheses."""
     losses = {"gpt_base": [3.88, 3.89, 3.885, 3.887], "oelm_no_freeze": [3.85, 3.856], "oelm_freeze": [3.865, 3.862]}

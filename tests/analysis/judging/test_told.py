@@ -219,6 +219,7 @@ def test_a_metric_named_as_one_of_the_built_in_trainers_is_still_the_scripts_own
         assert (found.outcome, found.estimate) == ("met (one seed)", pytest.approx(1.2)), found
 
 
+@pytest.mark.slow
 def test_the_power_of_a_difference_is_told_once_a_spread_is_seen() -> None:
     h = claim("equivalent_within", 0.05)
     groups: dict[str, dict[str, object]] = {"a": {}, "b": {}}

@@ -157,6 +157,7 @@ def test_latex_tables_have_as_many_cells_as_columns() -> None:
         assert rows and all(line.replace("\\&", "").count("&") == columns - 1 for line in rows)
 
 
+@pytest.mark.slow
 def test_every_sentence_has_its_chinese_with_the_same_fields() -> None:
     def fields(sentence: str) -> set[str]:
         return {name for _, name, _, _ in Formatter().parse(sentence) if name}
@@ -182,6 +183,7 @@ def latex_report(tmp_path: Path) -> Report:
     return build(*loading.load_folders([tmp_path], [], None, at=AT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo", "old", "hostile"])
 def test_latex_tables_compile_and_fit_the_text(name: str, tmp_path: Path) -> None:
     report = latex_report(tmp_path / "runs") if name == "hostile" else REPORTS[name]()

@@ -121,6 +121,7 @@ def test_a_run_without_the_main_metric_and_copies_of_it_are_found(tmp_path: Path
     assert "low-s2 and high-s2 told the same val_loss to the last digit" in said
 
 
+@pytest.mark.slow
 def test_a_run_whose_main_metric_ends_as_no_number_has_diverged(tmp_path: Path) -> None:
     path = synthetic.make_script_run(tmp_path, "low", 1, math.nan, 0.6)
     run = run_directory.load(path, now=synthetic.START)
@@ -150,6 +151,7 @@ def test_names_of_metrics_from_anywhere_harm_no_form_and_no_figure(tmp_path: Pat
     assert "parameters.csv" not in {path.name for path in files}
 
 
+@pytest.mark.slow
 def test_the_page_has_the_curves_of_every_metric_and_no_columns_without_values(tmp_path: Path) -> None:
     made = report(tmp_path)
     drawn, _remarks = figures.draw(made, "en", tmp_path)
@@ -163,6 +165,7 @@ def test_the_page_has_the_curves_of_every_metric_and_no_columns_without_values(t
     assert labels == ["High rate  1.4733", "Low rate  1.5233"]
 
 
+@pytest.mark.slow
 def test_a_report_of_scripts_without_any_values_is_made(tmp_path: Path) -> None:
     path = synthetic.make_script_run(tmp_path, "low", 1, 1.5, 0.6, status="RUNNING", goal={})
     (path / "metrics.csv").unlink()

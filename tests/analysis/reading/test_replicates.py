@@ -167,6 +167,7 @@ def test_a_copy_under_the_name_of_another_seed_is_no_seed_of_its_own(tmp_path: P
     assert len(replicates.settle(synthetic.study(), runs).runs) == 2
 
 
+@pytest.mark.slow
 def test_logs_that_do_not_tell_their_seed_may_be_one_seed(tmp_path: Path) -> None:
     words = {"gpt_base": 1.5, "gpt_base_again": 1.5001, "oelm_freeze": 1.52, "oelm_freeze_again": 1.5201}
     for name, loss in words.items():
@@ -305,6 +306,7 @@ def test_a_lock_goes_by_the_clock_here_where_that_of_the_target_was_seen_to_diff
     assert late is (ahead_s > 0)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_at_work_elsewhere_had_begun_before_the_lock(place: Path) -> None:
     words = {"study": "tiny", "group": "gpt_base", "label": "", "seed": 90, "tag": "", "fingerprint": "", "token": "t"}
     with Store() as store:

@@ -239,6 +239,7 @@ def test_a_pattern_that_fits_nothing_gets_the_line_that_comes_closest(tmp_path: 
     assert read(tmp_path, lines=(pattern,))[1] == [said]
 
 
+@pytest.mark.slow
 def test_a_pattern_that_can_take_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_metrics, "BLOCK_CPU_S", 0.2)
     (tmp_path / "training.log").write_text("iter 1: loss 3\n" + "x" * 200 + "\n")
