@@ -67,6 +67,7 @@ def test_of_a_moved_projects_run_on_two_targets_the_one_that_lives_is_taken_over
     study = project / "jobs" / "tiny.toml"
     study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 100000"))
     oelm(*GPT, "--target", "second")
+    wait_until(lambda: rows(oelm)[0][2] == "RUNNING", "its supervisor to have entered it")
     moved = project.rename(project.with_name("moved"))
     adopted = oelm("status", "--adopt", cwd=moved)
     assert "not taken over from first" in adopted.stderr
@@ -106,6 +107,7 @@ def test_the_runs_of_a_target_that_was_renamed_are_found_there(
     study = project / "jobs" / "tiny.toml"
     study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 100000"))
     oelm("submit", "--study", "tiny", "--group", "oelm_freeze", "--target", "first")
+    wait_until(lambda: ("oelm_freeze", "first", "RUNNING") in rows(oelm), "its supervisor to have entered it")
     files = project / "jobs" / "targets.toml"
     files.write_text(files.read_text().replace("[first]", "[renamed]"))
     lost = oelm("cancel", "oelm_freeze", check=False)
