@@ -112,7 +112,8 @@ def room_for(cluster: Testbed) -> Iterator[Callable[[int], None]]:
     yield limit
     cluster.end_jobs()
     cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"DefaultAccount={before}")
-    cluster.run("sacctmgr", "-i", "delete", "account", account)
+    # Accounting hears of ends later than the queue does.
+    wait_until(lambda: cluster.call("sacctmgr", "-i", "delete", "account", account).returncode == 0, "it to be let go")
 
 
 @pytest.fixture

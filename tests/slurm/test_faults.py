@@ -4,6 +4,7 @@ and controllers that get lost, accounts that nobody may read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -440,7 +441,8 @@ def test_where_sacct_is_no_help_the_ends_of_runs_are_known_all_the_same(
     start = read(control(project, "oelm_freeze") / "start.json")
     os.kill(int(start["pid"]), signal.SIGKILL)
     for identity in processes.of_run(control(project, "oelm_freeze").parent):
-        os.kill(identity.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # Slurm ends what is left, too
+            os.kill(identity.pid, signal.SIGKILL)
     wait_until(lambda: cluster.job(killed).get("JobState") == "FAILED", "Slurm to notice")
     hide(instead, cancelled, scancelled, killed)
     rows = states()

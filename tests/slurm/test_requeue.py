@@ -170,7 +170,7 @@ def test_a_preemption_whose_notice_goes_to_the_ranks_alone_is_no_crash(
     study = project / "jobs" / "tiny.toml"
     study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
     pace = project / "pace"
-    pace.write_text("0.1")
+    pace.write_text("0.5")  # however late a busy machine makes room for the urgent job
     target({"nodes": 2, "partition": "low"}, setup=[f"export TEST_STEP_S=$(cat {pace})"])
     cluster.run("scontrol", "update", "PartitionName=low", "GraceTime=60")
     try:

@@ -113,7 +113,7 @@ def test_a_program_that_never_stops_is_ended_when_its_time_is_over(cluster: Test
 def test_a_program_that_was_preempted_goes_on_and_its_end_is_no_second_preemption(
     cluster: Testbed, tmp_path: Path
 ) -> None:
-    program = counting("--pause=0.2", "--steps=100", "--die-at=80", "--always")
+    program = counting("--pause=0.5", "--steps=100", "--die-at=80", "--always")
     job = submit(cluster, tmp_path, "a", program, "--requeue", "-p low", "-w n1")
     run = make_run(tmp_path, "a")
     wait_until(lambda: "iter 7:" in log(run), "a step behind a checkpoint")

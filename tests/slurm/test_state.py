@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -55,7 +56,8 @@ def end_without_a_word(project: Path, cluster: Testbed, name: str) -> None:
     wait_until((run_dir(project, name) / "heartbeat.json").exists, "a step")
     os.kill(int(read(run_dir(project, name) / ".oelm" / "start.json")["pid"]), signal.SIGKILL)
     for identity in processes.of_run(run_dir(project, name)):
-        os.kill(identity.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # Slurm ends what is left, too
+            os.kill(identity.pid, signal.SIGKILL)
     job = str(read(run_dir(project, name) / ".oelm" / "start.json")["job"])
     wait_until(lambda: cluster.job(job).get("JobState") == "FAILED", "Slurm to notice")
 

@@ -139,7 +139,7 @@ def test_logs_follow_over_attempts_and_a_broken_line_without_a_gap(rig: Rig, cli
     client.knows(box, alias="far", HostName="127.0.0.1", Port=str(proxy.port))
     write_target(rig.project, "far", python=stand_in(box))
     rig.target = "far"
-    rig.edit(("max_steps = 12", "max_steps = 600"), ("save_interval = 6", "save_interval = 10"),
+    rig.edit(("max_steps = 12", "max_steps = 1200"), ("save_interval = 6", "save_interval = 10"),
              ("max_retries = 0", "max_retries = 2"))  # fmt: skip
     rig.submit("--group", "gpt_base")
     rig.wait_for("gpt_base", "RUNNING")
@@ -152,7 +152,7 @@ def test_logs_follow_over_attempts_and_a_broken_line_without_a_gap(rig: Rig, cli
             if number == 1:
                 pid = read(rig.run_dir() / ".oelm" / "start.json")["pid"]
                 box.inside("sh", "-c", f"kill -KILL $(cat /proc/{pid}/task/{pid}/children)")
-        _, said = following.communicate(timeout=120)
+        _, said = following.communicate(timeout=300)
     proxy.close()
     assert following.returncode == 0, said
     assert said.splitlines()[-1] == "gpt_base is DONE"

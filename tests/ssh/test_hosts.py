@@ -383,7 +383,7 @@ def test_a_bastion_whose_key_is_refused_is_named(
     assert not isinstance(refused.value, NotReached)
 
 
-def on_a_terminal(words: list[str], answers: dict[str, str], patience_s: float = 60.0) -> str:
+def on_a_terminal(words: list[str], answers: dict[str, str], patience_s: float = 240.0) -> str:
     """Run a command on a terminal of its own and answer its questions; return what was on the screen."""
     pid, master = pty.fork()
     if pid == 0:

@@ -12,7 +12,7 @@ from oelm_jobs import connections
 from oelm_jobs.agent import bootstrap
 from oelm_jobs.connections import greeting, remote, wire
 from oelm_jobs.errors import NotReached, TargetError, UnknownAnswer
-from tests.ssh.test_hosts import EVERY, be_impatient, reach, works
+from tests.ssh.test_hosts import EVERY, reach, works
 from tests.ssh.testbed import Account, Client, Host
 
 REQUEST = "$(touch ran) `touch ran`; touch ran"
@@ -141,7 +141,7 @@ def test_a_forced_program_is_named_and_hears_no_more_than_one_harmless_line(
 def test_a_login_shell_that_says_nothing_does_not_hold_anybody_for_ever(
     box: Host, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    be_impatient(monkeypatch)
+    monkeypatch.setattr(wire, "IDLE_S", 1.0)
     monkeypatch.setattr(remote, "TRIES", 1)
     (box.home() / ".bashrc").write_text("sleep 600\n")
     with pytest.raises(NotReached, match="nothing came for too long"):

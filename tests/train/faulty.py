@@ -45,12 +45,13 @@ def fail_at_step_7(trainer: loop.Trainer, batches: Any) -> None:
 
 def write_slowly(path: str, content: dict[str, Any]) -> None:
     """Take as long for the first checkpoint as the other process needs to begin a step too early, or two seconds."""
-    early, mark = Path(path).with_name("early"), Path(path).with_name("writing")
-    mark.touch()
-    deadline = time.monotonic() + 2.0
-    while path.endswith("checkpoint_1.pt") and not early.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    mark.unlink()
+    if path.endswith("checkpoint_1.pt"):
+        early, mark = Path(path).with_name("early"), Path(path).with_name("writing")
+        mark.touch()
+        deadline = time.monotonic() + 2.0
+        while not early.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        mark.unlink()
     write(path, content)
 
 

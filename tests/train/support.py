@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import multiprocessing
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.ssh.testbed import free_port
 from train import run
 from train.config import TrainConfig, to_flags
 from train.distributed import World
@@ -151,7 +152,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended this moment
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -193,12 +195,6 @@ def clean_environment() -> dict[str, str]:
     dropped = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT", "OELM_ATTEMPT")
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def on_a_card(tmp_path: Path, ends_at: float = math.inf) -> Place:
 def test_a_program_that_does_not_end_is_killed_and_takes_no_time_from_the_others(tmp_path: Path) -> None:
     place = on_a_card(tmp_path, time.monotonic() + 600)
     waits = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-    ended = place.run([Job("waits", ["-c", waits]), Job("ends", ["-c", "print('done')"])], limit_s=5)
+    ended = place.run([Job("waits", ["-c", waits]), Job("ends", ["-c", "print('done')"])], limit_s=15)
     assert (ended["ends"].code, ended["ends"].text) == (0, "done\n")
     assert ended["waits"].code == TIME_UP and ended["waits"].complaint == "not ended in time"
     with pytest.raises(ProcessLookupError):

@@ -418,7 +418,7 @@ def test_processes_killed_before_and_after_the_freeze_end_like_ones_never_killed
     tiny: TrainConfig, tmp_path: Path, trainers: Trainers
 ) -> None:
     world_size, freeze_from_step = 2, 30
-    several = {**LONG, "max_steps": 60, "batch_size": 2, "gradient_accumulation_steps": 2}
+    several = {**LONG, "max_steps": 100, "batch_size": 2, "gradient_accumulation_steps": 2}
     config = replace(tiny, **several, freeze_qk=False, freeze_k=True, freeze_from_step=freeze_from_step)
     whole = replace(config, out_dir=str(tmp_path / "whole"))
     ended = trainers.run(whole, world_size)

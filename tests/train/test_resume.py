@@ -81,7 +81,11 @@ def kill_after(trainers: Trainers, config: TrainConfig, world_size: int, step: i
     for process in processes:
         process.communicate(timeout=120)
     expected = -number if number == signal.SIGKILL else 75
-    assert [process.returncode for process in processes] == [expected] * world_size
+    codes = [process.returncode for process in processes]
+    if number == signal.SIGKILL:  # who sees the first one gone may have ended by itself
+        assert codes[0] == expected and set(codes) <= {expected, 1}
+    else:
+        assert codes == [expected] * world_size
 
 
 @pytest.mark.parametrize(("kills", "changes"), [
