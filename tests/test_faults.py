@@ -43,7 +43,9 @@ def pids_of(project: Path, word: str) -> list[int]:
     """Return the run's processes whose command line has ``word``, trainers before others."""
     found = []
     for identity in processes.of_run(run_dir(project)):
-        argv = Path(f"/proc/{identity.pid}/cmdline").read_bytes().split(b"\0")
+        argv: list[bytes] = []
+        with contextlib.suppress(OSError):  # it has gone
+            argv = Path(f"/proc/{identity.pid}/cmdline").read_bytes().split(b"\0")
         if (b"torch.distributed.run" in argv) == (word == "torchrun") and b"train" in argv:
             found.append(identity.pid)
     return found

@@ -57,7 +57,7 @@ def test_a_program_that_prints_gigabytes_has_its_words_while_it_runs_and_in_the_
     run = make_run(small_disk.parent, "a")
     lines = "yes it goes on and on | head -c 220000000; echo; echo iter 7: loss 1; sleep 3600"
     start(small_disk, run, program("bash", "-c", lines, metrics=LINES))
-    row = wait_until(lambda: row if (row := state(run)).get("reason") and row["state"] == "RUNNING" else None, "a word")
+    row = wait_until(lambda: row if (row := state(run)).get("step") == 7 else None, "its last line")
     assert codes(reason_of(row)) >= {"passed_over", "prints_much", "disk_nearly_full"}
     assert "it has printed 0.2 GB, 0.2 GB of which live reading has passed over (the report reads all)" in row["reason"]
     assert (row["step"], row["metrics"]) == (7, {"loss": 1.0}), "the newest is read all the same"

@@ -242,11 +242,13 @@ SLEEPS = [sys.executable, "-c", "import time; time.sleep(0.3)"]
 
 
 @pytest.mark.slow
-def test_waiting_for_a_child_looks_in_between_and_ends_with_it() -> None:
+def test_waiting_for_a_child_looks_in_between_and_ends_with_it(tmp_path: Path) -> None:
     looks: list[int] = []
-    child = subprocess.Popen(SLEEPS)
-    watch(child, lambda: looks.append(1), every_s=0.05)
-    assert child.returncode == 0 and looks
+    go = tmp_path / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
+    child = subprocess.Popen([sys.executable, "-c", waits])
+    watch(child, go.touch, every_s=0.05)  # without a look the child would never end
+    assert child.returncode == 0
     child = subprocess.Popen(SLEEPS)
     watch(child, lambda: looks.append(1), every_s=3600)  # it is woken by the child's end
     assert child.returncode == 0

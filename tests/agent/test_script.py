@@ -112,17 +112,17 @@ def test_a_program_that_fails_is_failed_with_what_it_said_and_resumes_within_its
 @pytest.mark.parametrize("whom", ["the supervisor", "the program"])
 def test_a_program_that_was_killed_in_the_middle_goes_on_from_its_checkpoint(code: Path, whom: str) -> None:
     run = make_run(code.parent, "a")
-    start(code, run, counting("--pause=0.2"))
+    start(code, run, counting("--pause=0.2", "--steps=600"))
     wait_until(lambda: (Path(run.run_dir) / CHECKPOINT).exists(), "a checkpoint")
     random_moment()
     pid = supervisor(run) if whom == "the supervisor" else int(log(run).split(" as ")[1].split()[0])
     os.kill(pid, signal.SIGKILL)
     wait_for_state(run, "UNKNOWN" if whom == "the supervisor" else "FAILED")
-    start(code, run, counting(), token="t2")
+    start(code, run, counting("--steps=600", "--pause=0"), token="t2")
     assert over(run)["state"] == "DONE"
     assert attempts(run)[-1]["inexact_resume"] is True
     steps = [int(line.split()[1].rstrip(":")) for line in log(run).splitlines() if line.startswith("iter")]
-    assert steps[-1] == 20 and steps.count(1) == 1, "it began once"
+    assert steps[-1] == 600 and steps.count(1) == 1, "it began once"
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_a_stop_reaches_a_program_behind_a_shell_once_and_it_has_its_time_for_a_
     (code / "train.sh").write_text("#!/usr/bin/env bash\n" + lines.replace("python", sys.executable) + "\n")
     (code / "train.sh").chmod(0o755)
     run = make_run(code.parent, "a")
-    record = counting("--pause=0.2", "--slow-stop=2.5")
+    record = counting("--pause=0.2", "--slow-stop=2.5", "--steps=600")
     record["stages"][0]["words"][:3] = ["./train.sh"]
     start(code, run, record)
     wait_until(lambda: "iter 2:" in log(run), "a step")
@@ -150,7 +150,7 @@ def test_a_stop_reaches_a_program_behind_a_shell_once_and_it_has_its_time_for_a_
     assert "SIGTERM 1 times" in log(run)
     row = state(run)
     assert (row["state"], row["reason"]) == ("CANCELLED", "cancelled")
-    start(code, run, counting(), token="t2")
+    start(code, run, counting("--steps=600", "--pause=0"), token="t2")
     assert over(run)["state"] == "DONE"
     assert "begins at 0 " in log(run) and log(run).count("begins at 0 ") == 1
 
@@ -158,7 +158,7 @@ def test_a_stop_reaches_a_program_behind_a_shell_once_and_it_has_its_time_for_a_
 @pytest.mark.slow
 def test_exit_code_0_after_a_stop_is_a_stop(code: Path) -> None:
     run = make_run(code.parent, "a")
-    start(code, run, counting("--pause=0.5"))
+    start(code, run, counting("--pause=0.5", "--steps=600"))
     wait_until(lambda: "iter 1:" in log(run), "a step")
     os.kill(supervisor(run), signal.SIGTERM)
     row = over(run)
@@ -183,7 +183,7 @@ def test_a_cancel_leaves_a_program_the_time_for_a_checkpoint_that_it_asks_for(
     code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(code.parent, "a")
-    start(code, run, counting("--pause=0.2", "--slow-stop=13", stop_s=60.0))
+    start(code, run, counting("--pause=0.2", "--slow-stop=13", "--steps=600", stop_s=60.0))
     wait_until(lambda: "iter 2:" in log(run), "a step")
     with monkeypatch.context() as soon:
         soon.setattr(cancel, "MOST_S", 1.0)

@@ -662,6 +662,7 @@ def test_a_supervisor_is_small_and_sleeps(root: Path) -> None:
     launch_runs(root, [(running, sleeping()), (waiting, sleeping())], sequential=True)
     wait_for_state(running, "RUNNING")
     wait_until(lambda: "waiting" in state(waiting)["reason"], "the second to wait")
+    wait_until(lambda: processes.of_run(running.run_dir), "its command to have been started")
     pids = [supervisor_of(run).pid for run in (running, waiting)]
 
     def ticks(pid: int) -> int:

@@ -34,7 +34,7 @@ def test_a_name_of_several_runs_is_told_before_anything_is_done(
 
 
 def test_commands_take_the_runs_that_options_choose_and_say_which(oelm, project: Path) -> None:
-    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--num-seeds", "2", "--mode", "parallel")
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--num-seeds", "2", "--mode", "parallel", "--wait")
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--tag", "lr1", "--wait")
     fetched = oelm("fetch", "--seed", "43-50", "--json")
     assert [run["run"] for run in json.loads(fetched.stdout)["runs"]] == ["gpt_base-s43"]

@@ -216,7 +216,7 @@ def test_what_is_started_takes_signals_though_who_sends_ignores_them() -> None:
 
 @pytest.mark.slow
 def test_a_message_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(ways, "PATIENCE_S", 10.0)
     words: list[Any] = ["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600"]
     said = ways.send("command", words, FAILED)
     assert said.is_sent is None and "whether it arrived is not known" in said.words

@@ -135,13 +135,15 @@ def test_a_script_that_fails_before_its_supervisor_begins_is_told_too(root: Path
 def test_a_run_without_progress_is_told_once_for_each_stall(root: Path, receiver: Receiver) -> None:
     run = make_run(root, "a")
     notify = {"on": ["stalled"], "stalled_after_s": 1.0, **to(root, receiver.url)}
-    folder = declare(root, [run], notify)
     go_on = root / "go_on"
     program = (
         "import os, time\nprint('step 1', flush=True)\n"
         f"while not os.path.exists({str(go_on)!r}): time.sleep(0.05)\nprint('step 2', flush=True)\ntime.sleep(600)\n"
     )
     launch_runs(root, [(run, [sys.executable, "-S", "-c", program])])
+    log = Path(run.run_dir) / rundir.LOG
+    wait_until(lambda: log.exists() and "step 1" in log.read_text(), "its first line")
+    folder = declare(root, [run], notify)
     wait_until(lambda: len(receiver.posts) == 1, "the stall to be told")
     assert receiver.events() == [("stalled", "a")]
     assert "makes no progress for" in receiver.posts[0].json["title"]

@@ -158,6 +158,7 @@ def test_runs_that_wait_for_others_hold_up_none_of_those_behind_them(mine: Proje
 def test_a_waiting_run_is_cancelled_at_once_and_what_it_waits_for_goes_on(mine: Project, hold: Path) -> None:
     (hold / "hold-base").touch()
     submit(mine, "pre", seeds=[1])
+    wait_until(lambda: (hold / "began-base").exists(), "what is needed to train")
     submit(mine, "tune", seeds=[1])
     wait_until(lambda: _waits(mine), "a wait that is told")
     mine.cancel(runs(mine, "tune")["tuned"])
