@@ -10,7 +10,7 @@ PYTEST_PROCESSES ?= 4
 PACKAGING = setup.cfg setup.py pyproject.toml tools/install.sh
 # An environment that is active or a pip setting of the user's must not lead installs elsewhere.
 unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
-# Without bytecode each of the thousands of processes of the tests would compile the project anew: a sixth of their time.
+# Without bytecode each of the thousands of processes of the tests would compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 # Several processes on few cores: OpenMP threads only spin.
 export OMP_NUM_THREADS = 1

@@ -8,15 +8,16 @@ import os
 import random
 import shlex
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import probe, rundir
+from oelm_jobs.agent import probe, processes, rundir
 from oelm_jobs.agent.host import cancel, launch
 from oelm_jobs.scripts import templates
 from oelm_jobs.scripts.jobs import records_text
@@ -92,6 +93,23 @@ def end_all(root: Path) -> None:
         cancel.cancel({"run_dirs": run_dirs})
     for settings in root.rglob(f"{rundir.CONTROL}/{rundir.NOTIFY}/*/settings.json"):  # who watches leaves then
         settings.unlink(missing_ok=True)
+
+
+def kill(identities: Iterable[processes.Identity]) -> None:
+    """Kill processes; one that has ended meanwhile, with its launcher or by Slurm, is no error."""
+    for identity in identities:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(identity.pid, signal.SIGKILL)
+
+
+def held(folder: Path, run: str = "gpt_base") -> Path:
+    """Return the file, in ``folder/holds``, that holds a run after its first checkpoint as long as it is there; the
+    run's stand-in trainer finds that folder in TRAINER_HOLD.
+    """
+    file = folder / "holds" / f"exp_{run}"
+    file.parent.mkdir()
+    file.touch()
+    return file
 
 
 SEED = int(os.environ.get("TEST_SEED", "0"))

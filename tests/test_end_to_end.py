@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import REPOSITORY, pause_after_each_step, read, wait_until
+from tests.support import REPOSITORY, held, pause_after_each_step, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -66,9 +66,7 @@ def test_three_groups_are_trained_watched_and_compared(oelm, project: Path) -> N
 
 
 def test_runs_go_on_when_the_terminal_is_closed(oelm, quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hold = quick / "holds" / "exp_gpt_base"
-    hold.parent.mkdir()
-    hold.touch()
+    hold = held(quick)
     monkeypatch.setenv("TRAINER_HOLD", str(hold.parent))
     child, terminal = pty.fork()
     if child == 0:

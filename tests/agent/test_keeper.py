@@ -62,11 +62,18 @@ def claim_of(run: Run) -> dict[str, Any]:
 
 def kept(runs: Sequence[Run]) -> list[Run]:
     """Return the runs whose claims a keeper holds."""
-    return [
-        run
-        for run in runs
-        if rundir.is_locked(rundir.control(run.run_dir, rundir.CLAIM)) and claim_of(run).get("keeper")
-    ]
+    return [run for run, _ in _kept(runs)]
+
+
+def keepers_of(runs: Sequence[Run]) -> set[int]:
+    """Return the pids of the keepers that hold claims of runs."""
+    return {claim["pid"] for _, claim in _kept(runs)}
+
+
+def _kept(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
+    """Return runs with their claims, each read once: it may pass to the run's own supervisor the next moment."""
+    claims = [(run, claim_of(run)) for run in runs if rundir.is_locked(rundir.control(run.run_dir, rundir.CLAIM))]
+    return [(run, claim) for run, claim in claims if claim.get("keeper")]
 
 
 def standing(runs: Sequence[Run]) -> list[Run]:
@@ -94,7 +101,7 @@ def test_what_waits_is_held_by_one_process(root: Path) -> None:
     launch_runs(root, [(run, sleeping()) for run in runs])
     settled(runs)
     assert kept(runs) == runs[FEW:]
-    (pid,) = {claim_of(run)["pid"] for run in kept(runs)}
+    (pid,) = keepers_of(runs)
     assert {identity.pid for identity in processes.descendants_of(pid)} >= {claim_of(run)["pid"] for run in runs[:FEW]}
     row = state(runs[-1])
     assert (row["state"], row["reason"]) == ("QUEUED", "waiting behind other runs of its submission")
@@ -195,9 +202,7 @@ def test_whatever_is_killed_when_no_run_is_started_twice(root: Path) -> None:
         left = [run for run in runs if run.name not in journal(root)]
         launch_runs(root, [(run, noting(root, run)) for run in left], token=f"t{number}")
         random_moment(2.0)
-        # Each claim is read once: it may pass to a run's own supervisor the next moment.
-        claims = [claim_of(run) for run in runs if rundir.is_locked(rundir.control(run.run_dir, rundir.CLAIM))]
-        for pid in {claim["pid"] for claim in claims if claim.get("keeper")}:
+        for pid in keepers_of(runs):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(state(run)["state"] in ("RUNNING", "QUEUED") for run in runs), "what was started")
     launch_runs(root, [(run, noting(root, run)) for run in runs if run.name not in journal(root)], token="last")
@@ -275,7 +280,7 @@ def test_of_more_runs_than_descriptors_several_processes_hold_the_claims(root: P
     assert all(rundir.is_locked(rundir.control(run.run_dir, rundir.CLAIM)) for run in runs)
     trained = wait_until(lambda: [run for run in runs if state(run)["state"] == "RUNNING"], "one to run")[0]
     wait_until(lambda: len(standing(runs)) == keeper.STANDING * keepers, "the next ones to stand in line")
-    assert len({claim_of(run)["pid"] for run in kept(runs)}) == keepers
+    assert len(keepers_of(runs)) == keepers
     log = Path(trained.run_dir) / rundir.LOG
     assert wait_until(lambda: log.exists() and log.read_text(), "the command's limit") == "230\n"
 

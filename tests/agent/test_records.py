@@ -19,16 +19,7 @@ from oelm_jobs.agent.run import result
 from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
 from oelm_jobs.spec.study import Run
-from tests.support import (
-    launch_runs,
-    make_run,
-    outcome_of,
-    read,
-    script_of,
-    sleeping,
-    wait_for_state,
-    wait_until,
-)
+from tests.support import kill, launch_runs, make_run, outcome_of, read, script_of, sleeping, wait_for_state, wait_until
 
 
 def lose(run: Run) -> None:
@@ -36,8 +27,7 @@ def lose(run: Run) -> None:
     survivors = wait_until(lambda: processes.of_run(run.run_dir), "its process")
     supervisor = processes.Identity.from_json(read(rundir.control(run.run_dir, rundir.CLAIM)))
     assert supervisor is not None
-    for identity in (supervisor, *survivors):
-        os.kill(identity.pid, signal.SIGKILL)
+    kill((supervisor, *survivors))
     wait_for_state(run, "FAILED")
 
 

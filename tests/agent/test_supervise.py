@@ -20,6 +20,7 @@ from oelm_jobs.agent.host import cancel, launch, ports
 from oelm_jobs.agent.run import failure
 from oelm_jobs.agent.transfer import inventory
 from tests.support import (
+    kill,
     launch_runs,
     make_run,
     outcome_of,
@@ -512,8 +513,7 @@ def test_a_reboot_is_told_from_a_lost_supervisor(root: Path, monkeypatch: pytest
     launch_runs(root, [(run, sleeping())])
     survivors = wait_until(lambda: processes.of_run(run.run_dir), "its process")
     os.kill(supervisor_of(run).pid, signal.SIGKILL)
-    for identity in survivors:
-        os.kill(identity.pid, signal.SIGKILL)
+    kill(survivors)
     wait_for_state(run, "FAILED")
     assert "supervisor lost" in state(run)["reason"]
     (tmp_path / "boot").write_text("another-boot\n")

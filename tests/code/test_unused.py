@@ -20,7 +20,7 @@ from oelm_jobs.agent import snapshots, trees
 from oelm_jobs.agent.host import launch
 from oelm_jobs.agent.transfer import clean
 from oelm_jobs.code import snapshot
-from tests.support import read, wait_until
+from tests.support import held, read, wait_until
 
 Oelm = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -52,10 +52,8 @@ def test_the_code_of_what_is_over_goes_and_that_of_a_run_that_is_not_stays(
 ) -> None:
     (quick / "large.txt").write_text("x" * 3_000_000)
     over = submit(oelm, quick, "gpt_base", "--wait")
-    held = quick.parent / "held" / "exp_oelm_freeze"
-    held.parent.mkdir()
-    held.touch()
-    monkeypatch.setenv("TRAINER_HOLD", str(held.parent))
+    hold = held(quick.parent, "oelm_freeze")
+    monkeypatch.setenv("TRAINER_HOLD", str(hold.parent))
     needed = submit(oelm, quick, "oelm_freeze")
     run_dir = quick / "models" / "checkpoints" / "exp_oelm_freeze"
     run_dir = run_dir if run_dir.exists() else quick / "models" / "checkpoints" / "tiny" / "exp_oelm_freeze"
@@ -77,7 +75,7 @@ def test_the_code_of_what_is_over_goes_and_that_of_a_run_that_is_not_stays(
     assert names(quick) == set()
     left = sum(path.stat().st_size for path in stored.rglob("*") if path.is_file())
     assert left < 1_000_000, "the large file is nobody's any more"
-    held.unlink()
+    hold.unlink()
     oelm("submit", "--study", "tiny", "--group", "oelm_freeze", "--wait")
     assert read(run_dir / "experiment_result.json")["status"] == "DONE", "the code is sent once more"
 

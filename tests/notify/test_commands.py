@@ -12,7 +12,7 @@ import pytest
 
 from oelm_jobs.agent.notify import declared
 from tests.notify.server import Receiver, receiving, secret_file
-from tests.support import read, wait_until
+from tests.support import held, read, wait_until
 
 
 @pytest.fixture
@@ -57,15 +57,13 @@ def test_a_study_is_told_as_its_file_says_and_the_secret_stays_in_its_file(
 def test_changed_settings_start_no_run_again_and_hold_for_those_under_way(
     oelm: Callable[..., Any], quick: Path, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold = tmp_path / "hold"
-    hold.mkdir()
-    (hold / "exp_gpt_base").touch()
-    monkeypatch.setenv("TRAINER_HOLD", str(hold))
+    hold = held(tmp_path)
+    monkeypatch.setenv("TRAINER_HOLD", str(hold.parent))
     oelm("submit", "--study", "tiny", "--group", "gpt_base")
     tell(quick, f'webhook = {{ form = "json", url = "{receiver.url}" }}\non = ["end"]')
     said = oelm("submit", "--study", "tiny", "--group", "gpt_base")
     assert "left alone" in said.stdout
-    (hold / "exp_gpt_base").unlink()
+    hold.unlink()
     wait_until(lambda: len(receiver.posts) == 2, "it to be told")
     assert receiver.events() == [("end", "gpt_base"), ("complete", "")]
     run = quick / "models" / "checkpoints" / "tiny" / "exp_gpt_base" / ".oelm"

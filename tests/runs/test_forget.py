@@ -17,7 +17,7 @@ from oelm_jobs import Project, State, ledger
 from oelm_jobs.errors import LocalError, TargetError, UsageError
 from oelm_jobs.runs import forget
 from oelm_jobs.store import Store
-from tests.support import read, wait_until
+from tests.support import held, read, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
@@ -44,9 +44,7 @@ def lines(project: Path) -> list[dict[str, Any]]:
 
 def hold(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the run wait after its first checkpoint."""
-    monkeypatch.setenv("TRAINER_HOLD", str(project.parent / "hold"))
-    (project.parent / "hold").mkdir()
-    (project.parent / "hold" / "exp_gpt_base").touch()
+    monkeypatch.setenv("TRAINER_HOLD", str(held(project.parent).parent))
 
 
 @pytest.fixture

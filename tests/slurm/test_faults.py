@@ -4,7 +4,6 @@ and controllers that get lost, accounts that nobody may read.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -29,7 +28,7 @@ from oelm_jobs.runs import observe
 from oelm_jobs.runs.control import cancel
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
-from tests.support import read, wait_until
+from tests.support import kill, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -440,9 +439,7 @@ def test_where_sacct_is_no_help_the_ends_of_runs_are_known_all_the_same(
     assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
     start = read(control(project, "oelm_freeze") / "start.json")
     os.kill(int(start["pid"]), signal.SIGKILL)
-    for identity in processes.of_run(control(project, "oelm_freeze").parent):
-        with contextlib.suppress(ProcessLookupError):  # Slurm ends what is left, too
-            os.kill(identity.pid, signal.SIGKILL)
+    kill(processes.of_run(control(project, "oelm_freeze").parent))
     wait_until(lambda: cluster.job(killed).get("JobState") == "FAILED", "Slurm to notice")
     hide(instead, cancelled, scancelled, killed)
     rows = states()

@@ -4,12 +4,9 @@ bit as without any of it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +16,7 @@ import pytest
 
 from oelm_jobs.agent import processes
 from tests.slurm.testbed import Testbed
-from tests.support import pause_after_each_step, read, wait_until
+from tests.support import kill, pause_after_each_step, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -251,9 +248,7 @@ def test_crashes_and_requeues_have_budgets_of_their_own(submit, project: Path, c
             return (start["number"], found) if found else None
 
         number, found = wait_until(trainers, "the trainer of the newest attempt")
-        for identity in found:
-            with contextlib.suppress(ProcessLookupError):  # ranks go with their torchrun
-                os.kill(identity.pid, signal.SIGKILL)
+        kill(found)
         wait_until(
             lambda: (
                 read(run_dir(project) / ".oelm" / "start.json")["number"] > number

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import pytest
 from oelm_jobs.agent import processes
 from tests.slurm.login import Login, write_target
 from tests.slurm.testbed import Testbed
-from tests.support import end_all, read, wait_until
+from tests.support import end_all, kill, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -140,9 +137,7 @@ def test_requeues_and_lost_supervisors_keep_the_submissions_time_and_count_their
     start = read(control / "start.json")
     supervisor = processes.Identity.from_json(start)
     assert supervisor is not None
-    for identity in (supervisor, *processes.of_run(str(home_dir(project)))):
-        with contextlib.suppress(ProcessLookupError):  # Slurm ends what is left, too
-            os.kill(identity.pid, signal.SIGKILL)
+    kill((supervisor, *processes.of_run(str(home_dir(project)))))
     wait_for("gpt_base", "FAILED")
     last = read(home_dir(project) / "heartbeat.json")["time"]
     set_steps(project, 4000)

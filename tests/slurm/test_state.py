@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -21,7 +20,7 @@ from oelm_jobs.agent.slurm import waiting as slurm_waiting
 from oelm_jobs.runs import control, observe
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
-from tests.support import read, wait_until
+from tests.support import kill, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -55,9 +54,7 @@ def end_without_a_word(project: Path, cluster: Testbed, name: str) -> None:
     """Kill a run's supervisor and everything else of it, as nobody does who would leave a record."""
     wait_until((run_dir(project, name) / "heartbeat.json").exists, "a step")
     os.kill(int(read(run_dir(project, name) / ".oelm" / "start.json")["pid"]), signal.SIGKILL)
-    for identity in processes.of_run(run_dir(project, name)):
-        with contextlib.suppress(ProcessLookupError):  # Slurm ends what is left, too
-            os.kill(identity.pid, signal.SIGKILL)
+    kill(processes.of_run(run_dir(project, name)))
     job = str(read(run_dir(project, name) / ".oelm" / "start.json")["job"])
     wait_until(lambda: cluster.job(job).get("JobState") == "FAILED", "Slurm to notice")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from oelm_jobs import ledger
 from tests.ssh.conftest import Rig
-from tests.support import wait_until
+from tests.support import held, wait_until
 
 GPT = ("--group", "gpt_base")
 
@@ -86,15 +86,13 @@ def test_the_first_result_of_a_run_that_ran_again_comes_home_and_decides(rig: Ri
 
 def test_what_was_fetched_of_a_run_before_it_was_over_is_completed_and_what_is_gone_is_told(rig: Rig) -> None:
     """Fetching a run while it trains, so that another one can hide its end; and removing it."""
-    holds = rig.project.parent / "holds"
-    holds.mkdir()
-    (holds / "exp_gpt_base").touch()
-    rig.restart(TRAINER_HOLD=str(holds), TRAINER_LOSS="4.0")
+    hold = held(rig.project.parent)
+    rig.restart(TRAINER_HOLD=str(hold.parent), TRAINER_LOSS="4.0")
     rig.submit(*GPT)
     rig.oelm("report", "--study", "tiny", "--lock")
     wait_until((rig.run_dir() / "best_model.pt").exists, "its first checkpoint")
     rig.oelm("fetch")
-    (holds / "exp_gpt_base").unlink()
+    hold.unlink()
     rig.wait_for("gpt_base", "DONE")
     rig.oelm("forget", "gpt_base", "--yes")
     (home,) = kept(rig)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from oelm_jobs.transfer.staging import STAGING, Staging, place_arrival
 from oelm_jobs.transfer.sync import Item
 from tests.ssh.conftest import Rig, stand_in, write_target
 from tests.ssh.testbed import Proxy
-from tests.support import needs, read, wait_until
+from tests.support import held, needs, read, wait_until
 
 
 class Silent:
@@ -109,17 +109,9 @@ OWN = {"claim", "origin"}
 """Control files that stay on the host."""
 
 
-def hold(rig: Rig) -> Callable[[], None]:
-    """Hold the run that is submitted next after its first checkpoint; return what lets it go on."""
-    held = rig.project.parent / "held" / "exp_gpt_base"
-    held.parent.mkdir()
-    held.touch()
-    rig.restart(TRAINER_HOLD=str(held.parent))
-    return held.unlink
-
-
 def test_a_run_is_fetched_while_it_trains_and_again_when_it_is_done(rig: Rig) -> None:
-    let_go = hold(rig)
+    hold = held(rig.project.parent)
+    rig.host.environment["TRAINER_HOLD"] = str(hold.parent)
     train(rig, pace="0.05", steps=200, size=200_000)
     wait_until(lambda: (rig.run_dir() / "best_model.pt").exists(), "a best checkpoint")
     first = fetched(rig)["gpt_base"]
@@ -131,7 +123,7 @@ def test_a_run_is_fetched_while_it_trains_and_again_when_it_is_done(rig: Rig) ->
     assert "interim" in rig.oelm("report", "--study", "tiny").stdout.lower()
     newest = fetched(rig, "--checkpoints", "latest")["gpt_base"]
     assert len(list(rig.home_dir().glob("checkpoint_*.pt"))) == 1 and not newest["damaged"]
-    let_go()
+    hold.unlink()
     rig.wait_for("gpt_base", "DONE")
     last = fetched(rig, "--checkpoints", "all")["gpt_base"]
     assert last["verified"] and set(same(rig)) >= {"MANIFEST.json", "checkpoint_200.pt", ".oelm/end.json"}
@@ -140,7 +132,8 @@ def test_a_run_is_fetched_while_it_trains_and_again_when_it_is_done(rig: Rig) ->
 
 
 def test_watching_fetches_checkpoints_as_they_are_made_until_all_is_done(rig: Rig, monkeypatch: Any) -> None:
-    let_go = hold(rig)
+    hold = held(rig.project.parent)
+    rig.host.environment["TRAINER_HOLD"] = str(hold.parent)
     train(rig, pace="0.1", steps=120)
     program = "from oelm_jobs.cli import fetch; fetch.WATCH_S = 0.5; fetch.main()"
     words = [sys.executable, "-c", program, "--watch", "--checkpoints", "latest"]
@@ -148,11 +141,11 @@ def test_watching_fetches_checkpoints_as_they_are_made_until_all_is_done(rig: Ri
     with subprocess.Popen(words, cwd=rig.project, text=True, **pipes) as watching:
         assert watching.stdout is not None
         first = watching.stdout.readline()
-        let_go()
+        hold.unlink()
         rest, said = watching.communicate(timeout=300)
     assert watching.returncode == 0, said
     lines = [line for line in (first + rest).splitlines() if line.startswith("gpt_base")]
-    assert len(lines) > 1 and "so far" in lines[0] and "so far" not in lines[-1], lines
+    assert len(lines) > 2 and "so far" in lines[0] and "so far" not in lines[-1], lines
     assert sync.verify(rig.home_dir()).damaged == ()
 
 

@@ -11,7 +11,7 @@ import pytest
 from oelm_jobs import ledger
 from tests.ssh.conftest import Rig
 from tests.ssh.test_fetch import train
-from tests.support import read
+from tests.support import held, read
 
 
 def states(rig: Rig, *words: str) -> dict[str, str]:
@@ -22,14 +22,12 @@ def states(rig: Rig, *words: str) -> dict[str, str]:
 def test_a_run_on_a_host_is_forgotten_with_its_copy_and_on_every_laptop_that_has_the_ledger(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    holds = tmp_path / "holds"
-    holds.mkdir()
-    (holds / "exp_gpt_base").touch()
-    rig.host.environment["TRAINER_HOLD"] = str(holds)
+    hold = held(tmp_path)
+    rig.host.environment["TRAINER_HOLD"] = str(hold.parent)
     train(rig, "gpt_base", "oelm_freeze")
     alive = rig.oelm("forget", "gpt_base", "--yes", check=False)
     assert alive.returncode == 2 and "end it first: oelm-cancel tiny/gpt_base" in alive.stderr
-    (holds / "exp_gpt_base").unlink()
+    hold.unlink()
     rig.wait_for("gpt_base", "DONE")
     rig.wait_for("oelm_freeze", "DONE")
     rig.oelm("fetch")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.ssh.testbed import free_port
 from tests.support import needs
 from tests.train.support import (
-    ROOT,
     Trainers,
-    clean_environment,
-    free_port,
     metrics,
     outcome,
     train_here,
@@ -27,7 +24,7 @@ from tests.train.support import (
 )
 from train import loop, run, state
 from train.checkpoint import BEST, list_checkpoints, load_checkpoint
-from train.config import TrainConfig, to_flags
+from train.config import TrainConfig
 from train.data import verify
 from train.linear import prefers_onednn
 
@@ -153,25 +150,16 @@ def test_a_signal_before_the_first_step_leaves_a_run_that_can_be_resumed(
     assert train_here(tiny) == 0
 
 
-def test_under_torchrun_sigterm_to_the_launcher_is_a_checkpoint_on_all_ranks(tiny: TrainConfig) -> None:
+def test_under_torchrun_sigterm_to_the_launcher_is_a_checkpoint_on_all_ranks(
+    tiny: TrainConfig, trainers: Trainers
+) -> None:
     config = replace(tiny, **{**LONG, "max_steps": 100_000, "save_interval": 100_000, "val_interval": 100_000})
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
-    environment = {**clean_environment(), "OELM_ATTEMPT": "token:3"}
-    process = subprocess.Popen(
-        [*launcher, str(free_port()), "-m", "train", *to_flags(config)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        wait_until(lambda: max(metrics(config), default=0) >= 10 or process.poll() is not None, "step 10")
-        process.terminate()
-        output, _ = process.communicate(timeout=120)
-    finally:
-        if process.poll() is None:
-            process.kill()
+    words = ["--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "train"]
+    attempt = {"OELM_ATTEMPT": "token:3"}
+    (process,) = trainers.start(config, 1, attempt, "torch.distributed.run", words, python=sys.executable)
+    wait_until(lambda: max(metrics(config), default=0) >= 10 or process.poll() is not None, "step 10")
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=120)
     left = outcome(config)
     assert left["status"] == "resumable", output
     assert left["attempt"] == "token:3" and left["world_size"] == 2
