@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,9 +25,15 @@ from oelm_jobs.spec.study import Hypothesis
 LEVEL = 0.05
 """The error that each study claims at most: that any of its verdicts is wrong, or that a bound misses."""
 DRAWS = 3200
-"""Of a design in the suite: 7 % in place of LEVEL would be seen in 95 cases of 100."""
+"""Of a design in the suite, at most."""
+LOOKS = (600, 1200, 1800, 2400, DRAWS)
+"""Numbers of draws at which a design may be done, since it errs so seldom: half of the draws need not be made."""
+HIGH = 0.07
+"""A rate that is to be noticed, in 95 cases of 100."""
 DOUBT = 0.001
 """Of so many designs that hold LEVEL exactly one would be told apart by chance."""
+HASTE = 0.005
+"""Of so many designs of the rate HIGH one would be done at a look."""
 PATH = Path("run")
 
 Values = Mapping[str, Sequence[float]]
@@ -75,11 +81,32 @@ def most(share: float, draws: int, doubt: float = DOUBT) -> int:
     return int(stats.binom.isf(doubt, draws, share))
 
 
-def rates(design: Design, draws: int = DRAWS, seed: int = 1) -> Rates:
+def few(draws: int) -> int:
+    """Return how many of so many draws may err for a design to be done: with the rate HIGH that many or fewer do with
+    probability HASTE at most.
+    """
+    return int(stats.binom.ppf(HASTE, draws, HIGH)) - 1
+
+
+def errs(design: Design) -> bool:
+    """Tell whether verdicts or bounds of a design err more often than a rate of LEVEL does by chance."""
+    for found in looked(design, LOOKS, seed=1):
+        erred = max(found.wrong, found.missed or 0)
+        if erred <= few(found.draws):
+            return False
+    return erred > most(LEVEL, DRAWS)
+
+
+def rates(design: Design, draws: int, seed: int) -> Rates:
     """Draw a design's study so often, and count."""
+    return next(looked(design, [draws], seed))
+
+
+def looked(design: Design, looks: Sequence[int], seed: int) -> Iterator[Rates]:
+    """Draw a design's study and count, and return what there is at each of so many draws."""
     rng = np.random.default_rng([seed, *design.name.encode()])
     wrong, missed, decided = Counter[str](), Counter[tuple[str, int]](), 0
-    for _ in range(draws):
+    for drawn in range(1, looks[-1] + 1):
         verdicts = design.draw(rng)
         wrong.update({v.outcome for v in verdicts if v.outcome in design.wrong.get(v.hypothesis.id, ())})
         for name, interval in ((v.hypothesis.id, v.interval) for v in verdicts):
@@ -87,9 +114,9 @@ def rates(design: Design, draws: int = DRAWS, seed: int = 1) -> Rates:
                 missed[name, 0] += interval[0] > design.truth[name]
                 missed[name, 1] += interval[1] < design.truth[name]
         decided += any(v.outcome in (SUPPORTED, REFUTED) for v in verdicts)
-    return Rates(
-        draws=draws, wrong=max(wrong.values(), default=0), missed=max(missed.values(), default=None), decided=decided
-    )
+        if drawn in looks:
+            most_wrong, most_missed = max(wrong.values(), default=0), max(missed.values(), default=None)
+            yield Rates(draws=drawn, wrong=most_wrong, missed=most_missed, decided=decided)
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------
