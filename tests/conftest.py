@@ -54,17 +54,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep state, leases and configuration of a test to itself; one thread per process."""
     place = tmp_path_factory.mktemp("user")
-    for variable in [name for name in os.environ if name.startswith(("OELM_", "SLURM_", "CUDA_VISIBLE_DEVICES"))]:
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("OELM_STATE_DIR", str(place / "state"))
-    monkeypatch.setenv("OELM_LEASE_DIR", str(place / "leases"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (place / "leases").mkdir()
-    yield
+    with pytest.MonkeyPatch.context() as patch:  # of its own: a test that undoes its changes stays apart from the user
+        for variable in [name for name in os.environ if name.startswith(("OELM_", "SLURM_", "CUDA_VISIBLE_DEVICES"))]:
+            patch.delenv(variable)
+        patch.setenv("OELM_STATE_DIR", str(place / "state"))
+        patch.setenv("OELM_LEASE_DIR", str(place / "leases"))
+        patch.setenv("XDG_CONFIG_HOME", str(place / "config"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from oelm_jobs import language
+from oelm_jobs import folders, language
 from oelm_jobs import store as stores
 from oelm_jobs.agent.reasons import because, codes, told
 from oelm_jobs.agent.run_record import RunRecord
@@ -47,6 +47,13 @@ def intend(store: Store, *runs, token: str = "t", again: bool = False) -> list[s
         Path("/p"), "local", "/p", token, "{}", runs, lambda known: by_name[known.name] if again else None
     )
     return [run.name for run in taken]
+
+
+def test_a_test_that_undoes_its_changes_still_has_no_part_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = folders.state_folder()
+    monkeypatch.setenv("OELM_STATE_DIR", "/elsewhere")
+    monkeypatch.undo()
+    assert folders.state_folder() == own
 
 
 @pytest.mark.slow

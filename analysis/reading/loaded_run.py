@@ -346,8 +346,7 @@ class LoadedRun:
         """True where the trainer gave up on a loss that isn't finite, or the last validation isn't finite; of a script:
         the last value of its main metric.
         """
-        main = self.series.get(self.main) if self.goals else None
-        if main is not None and not math.isfinite(main.last.value):
+        if (main := self.series.get(self.main)) is not None and not math.isfinite(main.last.value):
             return True
         return DIVERGED in codes(self.reason) or (self.final is not None and not math.isfinite(self.final.loss))
 

@@ -27,13 +27,13 @@ LEVEL = 0.05
 DRAWS = 3200
 """Of a design in the suite, at most."""
 LOOKS = (600, 1200, 1800, 2400, DRAWS)
-"""Numbers of draws at which a design may be done, since it errs so seldom: half of the draws need not be made."""
+"""Numbers of draws at which a design that errs so seldom is done; one of the rate LEVEL needs half of DRAWS by that."""
 HIGH = 0.07
 """A rate that is to be noticed, in 95 cases of 100."""
 DOUBT = 0.001
 """Of so many designs that hold LEVEL exactly one would be told apart by chance."""
 HASTE = 0.005
-"""Of so many designs of the rate HIGH one would be done at a look."""
+"""The share of designs of the rate HIGH that are done at a look, at most."""
 PATH = Path("run")
 
 Values = Mapping[str, Sequence[float]]
@@ -103,7 +103,7 @@ def rates(design: Design, draws: int, seed: int) -> Rates:
 
 
 def looked(design: Design, looks: Sequence[int], seed: int) -> Iterator[Rates]:
-    """Draw a design's study and count, and return what there is at each of so many draws."""
+    """Draw a design's study and count; yield the counts at each of these numbers of draws, the largest last."""
     rng = np.random.default_rng([seed, *design.name.encode()])
     wrong, missed, decided = Counter[str](), Counter[tuple[str, int]](), 0
     for drawn in range(1, looks[-1] + 1):
@@ -115,8 +115,8 @@ def looked(design: Design, looks: Sequence[int], seed: int) -> Iterator[Rates]:
                 missed[name, 1] += interval[1] < design.truth[name]
         decided += any(v.outcome in (SUPPORTED, REFUTED) for v in verdicts)
         if drawn in looks:
-            most_wrong, most_missed = max(wrong.values(), default=0), max(missed.values(), default=None)
-            yield Rates(draws=drawn, wrong=most_wrong, missed=most_missed, decided=decided)
+            worst, furthest = max(wrong.values(), default=0), max(missed.values(), default=None)
+            yield Rates(draws=drawn, wrong=worst, missed=furthest, decided=decided)
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from oelm_jobs.analysis.judging.verdicts import Verdict
 from scipy import special, stats
 
 from . import block_designs
-from .designs import DESIGNS, DRAWS, LEVEL, LOOKS, UNSOUND, Design, errs, few, most
+from .designs import DESIGNS, DRAWS, HIGH, LEVEL, LOOKS, UNSOUND, Design, errs, few, most
 
 ALL = (*DESIGNS, *block_designs.DESIGNS)
 BY_NAME = {design.name: design for design in (*ALL, *UNSOUND)}
@@ -26,17 +26,17 @@ Patch = pytest.MonkeyPatch
 def fails(rate: float) -> float:
     """Return the probability that a design of this rate is found to err, by its count at each look."""
     chances, drawn = np.ones(1), 0
-    for looked in LOOKS:
-        added = looked - drawn
+    for draws in LOOKS:
+        added = draws - drawn
         chances = np.convolve(chances, stats.binom.pmf(np.arange(added + 1), added, rate))
-        chances[: few(looked) + 1] = 0.0
-        drawn = looked
+        chances[: few(draws) + 1] = 0.0  # done
+        drawn = draws
     return float(chances[most(LEVEL, DRAWS) + 1 :].sum())
 
 
 def test_the_tolerance_tells_seven_per_cent_from_five() -> None:
     assert fails(LEVEL) <= 0.001
-    assert fails(0.07) >= 0.95
+    assert fails(HIGH) >= 0.95
 
 
 @pytest.mark.slow

@@ -177,7 +177,7 @@ def test_what_another_command_is_sending_is_not_waited_for_yet(mine: Project, mo
     send, refused = LeaseScheduler.submit, []
 
     def sending(self: LeaseScheduler, *given: Any) -> Any:
-        monkeypatch.setattr(LeaseScheduler, "submit", send)
+        monkeypatch.undo()
         with pytest.raises(PreflightError, match="tuned needs pre/base: it is PLANNED on target local; ") as error:
             submit(mine, "tune")
         refused.append(error.value.hint)
@@ -194,7 +194,7 @@ def cancel_meanwhile(project: Project, study: str, name: str, monkeypatch: pytes
     intend = Store.intend
 
     def cancelled(self: Store, *given: Any) -> Any:
-        monkeypatch.setattr(Store, "intend", intend)  # undo() would bring back the user's own folders, too
+        monkeypatch.undo()
         project.cancel(runs(project, study)[name])
         assert ended_one(project, study, name).state is State.CANCELLED
         return intend(self, *given)
